@@ -1,0 +1,187 @@
+// Package account holds who may do what and how much they own: users, roles,
+// tokens, sessions, balances, and the ledger that proves them. Imports:
+// refusal, keyring, guess, x/crypto and the standard library.
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+// Role is what a user may do. The numbers are part of the redemption API.
+type Role int
+
+// The roles, each including those before it.
+const (
+	RoleUser  Role = 1
+	RoleAdmin Role = 10
+	RoleRoot  Role = 100
+)
+
+// Status says whether a user may do anything at all. The numbers are part of
+// the redemption API.
+type Status int
+
+// The statuses of a user.
+const (
+	StatusEnabled  Status = 1
+	StatusDisabled Status = 2
+)
+
+// User is one account.
+type User struct {
+	ID          int64
+	Username    string
+	DisplayName string
+	Role        Role
+	Status      Status
+	// Quota is the balance: the sum of the account's ledger entries.
+	Quota   int64
+	Created time.Time
+}
+
+// Actor is who asks, and from where.
+type Actor struct {
+	// ID is 0 for whoever runs the command line beside the database.
+	ID   int64
+	Role Role
+	// Address is the client's IP address, or "local" for the command line.
+	Address string
+}
+
+// Operator is the actor of the command line: whoever can read the secret and
+// the database file may do everything.
+func Operator() Actor { return Actor{Role: RoleRoot, Address: "local"} }
+
+// MustBe refuses, with refusal.Forbidden, an actor below that role.
+func (a Actor) MustBe(role Role) error {
+	if a.Role < role {
+		return refusal.New(refusal.Forbidden)
+	}
+	return nil
+}
+
+// Hash is what the database holds in place of a token: its SHA-256. A token
+// has 128 random bits or more, so that nothing slower is needed.
+type Hash [sha256.Size]byte
+
+// HashToken is the Hash of a token.
+func HashToken(token string) Hash { return sha256.Sum256([]byte(token)) }
+
+// NewToken makes an access or session token: 128 random bits, in 32
+// characters of 0-9a-f, the length that existing clients expect.
+func NewToken() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// Once makes a request take effect once, however often it is sent: its row is
+// written in the effect's own transaction. A store that finds the row there
+// already does nothing and fails with a *Replay.
+type Once struct {
+	// Scope is a hash of the caller, method, path and idempotency key.
+	Scope Hash
+	// Request is a hash of the body.
+	Request Hash
+	At      time.Time
+	// Epoch is of the ring that seals the answer.
+	Epoch int64
+	// Answer makes the sealed answer from the use case's result. It is called
+	// inside the transaction, before its commit.
+	Answer func(result any) []byte
+}
+
+// OnceFor is how long a Once is remembered.
+const OnceFor = 24 * time.Hour
+
+// AnswerContext binds the sealed answer of a Once to its scope.
+func AnswerContext(scope Hash) []byte { return append([]byte("idempotent answer "), scope[:]...) }
+
+// Replay is the error of a request that has taken effect before.
+type Replay struct {
+	// Request is the hash of the body that took effect.
+	Request Hash
+	// Answer is the sealed first answer.
+	Answer []byte
+}
+
+// Error says that the request has been answered before.
+func (*Replay) Error() string { return "this idempotency key has been answered before" }
+
+// NewUser is what makes a user.
+type NewUser struct {
+	Username     string
+	DisplayName  string
+	Role         Role
+	Quota        int64
+	PasswordHash string // empty: no password
+	Token        Hash   // zero: no token
+}
+
+// Store is what the use cases need of a database. Each method is one
+// transaction. All are safe for concurrent use, and every success is durable.
+//
+// Unless a method says otherwise, its refusals are of refusal.AccountNotFound.
+type Store interface {
+	// UserByToken finds an enabled or disabled user by access token.
+	UserByToken(ctx context.Context, token Hash) (User, error)
+	// UserBySession finds the user of a session that has not ended at now.
+	UserBySession(ctx context.Context, session Hash, now time.Time) (User, error)
+	// UserByID finds a user.
+	UserByID(ctx context.Context, id int64) (User, error)
+	// UserByName finds a user and the hash of its password, empty if none.
+	UserByName(ctx context.Context, username string) (User, string, error)
+	// Users lists users, newest first, and how many there are in all.
+	Users(ctx context.Context, offset, limit int64) ([]User, int64, error)
+	// CreateUser makes a user and its opening ledger entries. It refuses with
+	// refusal.AccountNameTaken.
+	CreateUser(ctx context.Context, u NewUser, by Actor, at time.Time, once *Once) (User, error)
+	// CreateRoot makes the first user of an empty database, with id 1, and
+	// reports whether it did: on any other it does nothing.
+	CreateRoot(ctx context.Context, u NewUser, at time.Time) (bool, error)
+	// SetToken replaces a user's access token; the old one is dead at once.
+	SetToken(ctx context.Context, id int64, token Hash, by Actor, at time.Time) error
+	// SetUserStatus enables or disables a user and ends a disabled one's
+	// sessions. It refuses to disable the last enabled root, with
+	// refusal.AccountLastRoot, decided inside the transaction.
+	SetUserStatus(ctx context.Context, id int64, status Status, by Actor, at time.Time) error
+	// StartSession begins a session of a user.
+	StartSession(ctx context.Context, id int64, session Hash, ends time.Time) error
+	// EndSession ends a session, if there is one.
+	EndSession(ctx context.Context, session Hash) error
+
+	// Recall finds the answer to an earlier request with the same scope that
+	// is not older than OnceFor at now, as a *Replay; nil if there is none.
+	Recall(ctx context.Context, scope Hash, now time.Time) (*Replay, error)
+	// Remember stores an answer that had no effect, for once.Answer(nil); it
+	// fails with a *Replay if another was stored first.
+	Remember(ctx context.Context, once *Once) error
+	// Forget drops a bounded number of answers older than OnceFor and of
+	// sessions that have ended, and reports whether there may be more.
+	Forget(ctx context.Context, now time.Time) (bool, error)
+
+	// Ledger lists entries, newest first.
+	Ledger(ctx context.Context, f LedgerFilter) ([]Entry, error)
+	// Heads are the ledger's lanes.
+	Heads(ctx context.Context) ([]Head, error)
+	// Audit shows the whole ledger to a, as Auditor says.
+	Audit(ctx context.Context, a Auditor) error
+}
+
+// Auditor is shown every entry, those of a lane in order, then each lane's head
+// and every balance. The last entries of each lane, the heads and the balances
+// are of one consistent view of the database.
+type Auditor interface {
+	// Entry is shown the next entry of its lane.
+	Entry(Entry) error
+	// Head is shown the end of a lane.
+	Head(Head) error
+	// Balance is shown what an account owns.
+	Balance(account, quota int64) error
+}

@@ -1,0 +1,185 @@
+package account
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Kind is what a ledger entry records.
+type Kind string
+
+// The kinds of ledger entry.
+const (
+	KindIssue       Kind = "issue"        // codes FirstID to LastID were made, each worth Amount
+	KindChange      Kind = "change"       // code FirstID: name, quota or expiry; Detail says from and to
+	KindDisable     Kind = "disable"      // code FirstID
+	KindEnable      Kind = "enable"       // code FirstID
+	KindDelete      Kind = "delete"       // code FirstID
+	KindPurge       Kind = "purge"        // Count invalid codes between FirstID and LastID; Detail names them
+	KindRedeem      Kind = "redeem"       // code FirstID, Amount credited to AccountID
+	KindQuota       Kind = "quota"        // Amount added to AccountID's balance
+	KindUserCreate  Kind = "user_create"  // account AccountID
+	KindUserToken   Kind = "user_token"   // account AccountID got a new access token
+	KindUserEnable  Kind = "user_enable"  // account AccountID
+	KindUserDisable Kind = "user_disable" // account AccountID
+	KindRotate      Kind = "rotate"       // the data keys were changed; Detail says which step
+)
+
+// Credits reports whether an entry of this kind adds its Amount to the balance
+// of its AccountID.
+func (k Kind) Credits() bool { return k == KindRedeem || k == KindQuota }
+
+// Entry is one line of the ledger: who did what, when, from where, how much.
+type Entry struct {
+	Lane    int64 // chains run in lanes; 1 is the only one on SQLite
+	Seq     int64 // 1, 2, 3, … within the lane
+	At      time.Time
+	Kind    Kind
+	ActorID int64  // who; 0 is the command line
+	Address string // from where
+	// AccountID is the account that it is about, 0 if none.
+	AccountID int64
+	// FirstID and LastID are the codes that it is about, 0 if none.
+	FirstID, LastID int64
+	Count           int64 // how many codes
+	Amount          int64 // quota
+	// Detail is JSON with what the other fields cannot say, or empty.
+	Detail string
+	// MAC is over the entry and the MAC before it.
+	MAC []byte
+}
+
+// Head is the end of a lane, kept in a row of its own so that a cut tail
+// shows.
+type Head struct {
+	Lane  int64
+	Count int64
+	MAC   []byte // of the entry with Seq == Count; empty if there is none
+	// Seal is a MAC over the others, so that the row cannot be made up.
+	Seal []byte
+}
+
+// Chain computes the ledger's MACs. It is not safe for concurrent use.
+type Chain struct {
+	mac hash.Hash
+	buf []byte
+}
+
+// NewChain returns a Chain under the ledger's key.
+func NewChain(key []byte) *Chain { return &Chain{mac: hmac.New(sha256.New, key)} }
+
+// Append gives e the next place after h, with its MAC, and moves h to it. The
+// head's Seal is left to SealHead, once the last entry of a transaction is in.
+func (c *Chain) Append(h *Head, e *Entry) {
+	e.Lane, e.Seq = h.Lane, h.Count+1
+	e.MAC = c.entryMAC(h.MAC, e)
+	h.Count, h.MAC = e.Seq, e.MAC
+}
+
+// SealHead puts the Seal on h.
+func (c *Chain) SealHead(h *Head) { h.Seal = c.headMAC(h) }
+
+// entryMAC is the MAC of an entry after prev. Its input is a tag, the previous
+// MAC, the numbers as 8 bytes each, big-endian, and the texts each after its
+// length, so that no two entries have the same.
+func (c *Chain) entryMAC(prev []byte, e *Entry) []byte {
+	b := append(c.buf[:0], "scrip ledger entry 1\x00"...)
+	b = text(b, string(prev))
+	for _, n := range [...]int64{
+		e.Lane, e.Seq, e.At.UnixMilli(), e.ActorID, e.AccountID, e.FirstID, e.LastID, e.Count, e.Amount,
+	} {
+		b = number(b, n)
+	}
+	b = text(b, string(e.Kind))
+	b = text(b, e.Address)
+	b = text(b, e.Detail)
+	c.buf = b
+	return c.sum(b)
+}
+
+func (c *Chain) headMAC(h *Head) []byte {
+	b := append(c.buf[:0], "scrip ledger head 1\x00"...)
+	b = number(b, h.Lane)
+	b = number(b, h.Count)
+	b = text(b, string(h.MAC))
+	c.buf = b
+	return c.sum(b)
+}
+
+func (c *Chain) sum(b []byte) []byte {
+	c.mac.Reset()
+	c.mac.Write(b)
+	return c.mac.Sum(nil)
+}
+
+func number(b []byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(n)) //nolint:gosec // G115: the same 64 bits
+}
+
+func text(b []byte, s string) []byte {
+	return append(number(b, int64(len(s))), s...)
+}
+
+// LedgerFilter chooses entries; its zero fields choose all.
+type LedgerFilter struct {
+	CodeID int64     // about this code
+	UserID int64     // by or about this account; -1 is the command line
+	From   time.Time // not before
+	To     time.Time // before
+	Before int64     // Seq below: for the next page
+	Limit  int       // at most so many
+}
+
+// Checkpoint is a lane's end at some time, to keep where the database's
+// keepers cannot change it.
+type Checkpoint struct {
+	Lane, Count int64
+	MAC         []byte
+}
+
+// String writes checkpoints as "lane:count:mac", separated by commas.
+func (p Checkpoint) String() string {
+	return fmt.Sprintf("%d:%d:%s", p.Lane, p.Count, hex.EncodeToString(p.MAC))
+}
+
+// Checkpoints writes the heads as one line of text that ParseCheckpoints reads.
+func Checkpoints(heads []Head) string {
+	out := make([]string, len(heads))
+	for i, h := range heads {
+		out[i] = Checkpoint{h.Lane, h.Count, h.MAC}.String()
+	}
+	return strings.Join(out, ",")
+}
+
+// ParseCheckpoints reads what Checkpoints wrote.
+func ParseCheckpoints(s string) ([]Checkpoint, error) {
+	var out []Checkpoint
+	for part := range strings.SplitSeq(strings.TrimSpace(s), ",") {
+		f := strings.Split(part, ":")
+		if len(f) != 3 {
+			return nil, errCheckpoint
+		}
+		lane, err1 := strconv.ParseInt(f[0], 10, 64)
+		count, err2 := strconv.ParseInt(f[1], 10, 64)
+		mac, err3 := hex.DecodeString(f[2])
+		wantMAC := sha256.Size
+		if count == 0 {
+			wantMAC = 0
+		}
+		if errors.Join(err1, err2, err3) != nil || lane < 1 || count < 0 || len(mac) != wantMAC {
+			return nil, errCheckpoint
+		}
+		out = append(out, Checkpoint{lane, count, mac})
+	}
+	return out, nil
+}
+
+var errCheckpoint = errors.New(`not a checkpoint: give one line as "scrip ledger head" printed it, like 1:42:9f86…`)

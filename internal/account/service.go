@@ -1,0 +1,278 @@
+package account
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+// SessionFor is how long a login lasts.
+const SessionFor = 30 * 24 * time.Hour
+
+// Bounds of names, in characters.
+const (
+	UsernameMax    = 64
+	DisplayNameMax = 64
+)
+
+// Service is the use cases of accounts.
+type Service struct {
+	store  Store
+	now    func() time.Time
+	logins *guess.Limiter
+	hasher *hasher
+}
+
+// NewService returns the use cases over store. Logins that fail count against
+// logins.
+func NewService(store Store, logins *guess.Limiter, now func() time.Time) *Service {
+	return &Service{store: store, now: now, logins: logins, hasher: newHasher()}
+}
+
+// Credentials are what a request brings to say who sent it.
+type Credentials struct {
+	// Token is the access token; if empty, Session is looked at.
+	Token   string
+	Session string
+	// UserID is whom the sender claims to be.
+	UserID int64
+}
+
+// Authenticate finds the enabled user whom the credentials belong to. All else
+// is refused with refusal.Unauthenticated, without saying what was wrong.
+func (s *Service) Authenticate(ctx context.Context, c Credentials) (User, error) {
+	var u User
+	var err error
+	switch {
+	case c.Token != "":
+		u, err = s.store.UserByToken(ctx, HashToken(c.Token))
+	case c.Session != "":
+		u, err = s.store.UserBySession(ctx, HashToken(c.Session), s.now())
+	default:
+		return User{}, refusal.New(refusal.Unauthenticated)
+	}
+	if refusal.CodeOf(err) == refusal.AccountNotFound ||
+		err == nil && (u.Status != StatusEnabled || u.ID != c.UserID) {
+		return User{}, refusal.New(refusal.Unauthenticated)
+	}
+	return u, err
+}
+
+// Login checks a username and password and begins a session. It refuses with
+// refusal.AccountWrongPassword, AccountDisabled (only to who knows the
+// password) and AccountTooManyGuesses.
+func (s *Service) Login(ctx context.Context, username, password, address string) (User, string, error) {
+	username = strings.TrimSpace(username)
+	subjects := []string{guess.Name(username), guess.Address(address)}
+	if err := s.logins.Admit(subjects...); err != nil {
+		return User{}, "", err
+	}
+	if len(username) > 4*UsernameMax || !utf8.ValidString(username) {
+		return User{}, "", refusal.New(refusal.AccountWrongPassword)
+	}
+	u, err := s.checkPassword(ctx, username, password, subjects)
+	if err != nil {
+		return User{}, "", err
+	}
+	if u.Status != StatusEnabled {
+		return User{}, "", refusal.New(refusal.AccountDisabled)
+	}
+	session := NewToken()
+	if err := s.store.StartSession(ctx, u.ID, HashToken(session), s.now().Add(SessionFor)); err != nil {
+		return User{}, "", err
+	}
+	return u, session, nil
+}
+
+func (s *Service) checkPassword(ctx context.Context, username, password string, subjects []string) (User, error) {
+	leave, err := s.hasher.enter(ctx)
+	if err != nil {
+		return User{}, err
+	}
+	defer leave()
+	// Taken before the slow check and given back after a right one: guesses
+	// that run at once cannot all pass before the first is counted.
+	if err := s.logins.Take(subjects...); err != nil {
+		return User{}, err
+	}
+	u, hash, err := s.store.UserByName(ctx, username)
+	if err != nil && refusal.CodeOf(err) != refusal.AccountNotFound {
+		s.logins.Return(subjects...)
+		return User{}, err
+	}
+	if !matches(hash, password) {
+		return User{}, refusal.New(refusal.AccountWrongPassword)
+	}
+	s.logins.Return(subjects...)
+	return u, nil
+}
+
+// Logout ends a session.
+func (s *Service) Logout(ctx context.Context, session string) error {
+	return s.store.EndSession(ctx, HashToken(session))
+}
+
+// Get finds a user, for an admin.
+func (s *Service) Get(ctx context.Context, by Actor, id int64) (User, error) {
+	if err := by.MustBe(RoleAdmin); err != nil {
+		return User{}, err
+	}
+	return s.store.UserByID(ctx, id)
+}
+
+// List lists users, newest first, and how many there are, for an admin.
+func (s *Service) List(ctx context.Context, by Actor, offset, limit int64) ([]User, int64, error) {
+	if err := by.MustBe(RoleAdmin); err != nil {
+		return nil, 0, err
+	}
+	return s.store.Users(ctx, offset, limit)
+}
+
+// CreateRequest asks for a new user.
+type CreateRequest struct {
+	Username    string
+	DisplayName string // empty: the username
+	Password    string // empty: none
+	Role        Role   // 0: RoleUser
+	Quota       int64  // opening balance, 0 or more
+	Token       string // empty: none
+	Once        *Once
+}
+
+// Create makes a user, for an admin. Only root and the command line may make
+// admins, and only the command line roots.
+func (s *Service) Create(ctx context.Context, by Actor, r CreateRequest) (User, error) {
+	if err := by.MustBe(RoleAdmin); err != nil {
+		return User{}, err
+	}
+	u := NewUser{
+		Username:    strings.TrimSpace(r.Username),
+		DisplayName: strings.TrimSpace(r.DisplayName),
+		Role:        r.Role,
+		Quota:       r.Quota,
+	}
+	if u.DisplayName == "" {
+		u.DisplayName = u.Username
+	}
+	if u.Role == 0 {
+		u.Role = RoleUser
+	}
+	if err := checkNewUser(u, by); err != nil {
+		return User{}, err
+	}
+	if r.Password != "" {
+		hash, err := s.hasher.hash(ctx, r.Password)
+		if err != nil {
+			return User{}, err
+		}
+		u.PasswordHash = hash
+	}
+	if r.Token != "" {
+		u.Token = HashToken(r.Token)
+	}
+	return s.store.CreateUser(ctx, u, by, s.now(), r.Once)
+}
+
+func checkNewUser(u NewUser, by Actor) error {
+	switch {
+	case !validName(u.Username, UsernameMax) || strings.ContainsFunc(u.Username, unicode.IsSpace):
+		return refusal.New(refusal.AccountNameInvalid)
+	case !validName(u.DisplayName, DisplayNameMax):
+		return refusal.New(refusal.AccountDisplayName)
+	case u.Role != RoleUser && u.Role != RoleAdmin && u.Role != RoleRoot:
+		return refusal.New(refusal.AccountRole)
+	case u.Role >= by.Role && by.ID != 0:
+		return refusal.New(refusal.AccountRoleTooHigh)
+	case u.Quota < 0:
+		return refusal.New(refusal.AccountQuota)
+	}
+	return nil
+}
+
+func validName(s string, most int) bool {
+	n := utf8.RuneCountInString(s)
+	return n >= 1 && n <= most && CleanText(s)
+}
+
+// CleanText reports whether s may be stored as a name: UTF-8 without control
+// characters, and without the replacement character that decoders put where
+// there was none.
+func CleanText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || r == utf8.RuneError
+	})
+}
+
+// Bootstrap makes the root admin of an empty database with that token, and
+// reports whether it did.
+func (s *Service) Bootstrap(ctx context.Context, token string) (bool, error) {
+	return s.store.CreateRoot(ctx, NewUser{
+		Username: "root", DisplayName: "root", Role: RoleRoot, Token: HashToken(token),
+	}, s.now())
+}
+
+// RenewToken replaces a user's access token and returns the new one. Users may
+// renew their own, the command line anyone's.
+func (s *Service) RenewToken(ctx context.Context, by Actor, id int64) (string, error) {
+	if by.ID != 0 && by.ID != id {
+		return "", refusal.New(refusal.Forbidden)
+	}
+	token := NewToken()
+	return token, s.store.SetToken(ctx, id, HashToken(token), by, s.now())
+}
+
+// SetStatus enables or disables a user, for the command line.
+func (s *Service) SetStatus(ctx context.Context, by Actor, id int64, status Status) error {
+	if err := by.MustBe(RoleRoot); err != nil {
+		return err
+	}
+	return s.store.SetUserStatus(ctx, id, status, by, s.now())
+}
+
+// ByName finds a user by username, for the command line.
+func (s *Service) ByName(ctx context.Context, by Actor, username string) (User, error) {
+	if err := by.MustBe(RoleAdmin); err != nil {
+		return User{}, err
+	}
+	u, _, err := s.store.UserByName(ctx, username)
+	return u, err
+}
+
+// Ledger lists entries, newest first, for an admin.
+func (s *Service) Ledger(ctx context.Context, by Actor, f LedgerFilter) ([]Entry, error) {
+	if err := by.MustBe(RoleAdmin); err != nil {
+		return nil, err
+	}
+	return s.store.Ledger(ctx, f)
+}
+
+// Recall finds the answer to an earlier request of the same scope, as a
+// *Replay; nil if there is none.
+func (s *Service) Recall(ctx context.Context, scope Hash) (*Replay, error) {
+	return s.store.Recall(ctx, scope, s.now())
+}
+
+// Remember stores the answer to a request that had no effect. If another was
+// stored first it fails with that *Replay.
+func (s *Service) Remember(ctx context.Context, once *Once) error {
+	return s.store.Remember(ctx, once)
+}
+
+// Forget drops answers and sessions that are past their time, in bounded
+// steps, until none is left or ctx ends.
+func (s *Service) Forget(ctx context.Context) error {
+	for {
+		more, err := s.store.Forget(ctx, s.now())
+		if err != nil || !more {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
