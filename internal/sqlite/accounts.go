@@ -1,0 +1,316 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+// forgetStep bounds how many rows a step of Forget drops.
+const forgetStep = 1000
+
+const selectUser = `SELECT u.id, u.username, u.display_name, u.role, u.status, u.quota, u.created FROM users u `
+
+func scanUser(row scanner, more ...any) (u account.User, err error) {
+	var created int64
+	err = row.Scan(append([]any{&u.ID, &u.Username, &u.DisplayName, &u.Role, &u.Status, &u.Quota, &created}, more...)...)
+	u.Created = fromMillis(created)
+	return u, notFound(err, refusal.AccountNotFound)
+}
+
+func (d *DB) oneUser(ctx context.Context, where string, args ...any) (u account.User, err error) {
+	err = d.read(ctx, func(s *session) error {
+		u, err = scanUser(s.row(context.WithoutCancel(ctx), selectUser+where, args...))
+		return err
+	})
+	return u, err
+}
+
+// UserByToken implements account.Store.
+func (d *DB) UserByToken(ctx context.Context, token account.Hash) (account.User, error) {
+	return d.oneUser(ctx, `WHERE u.token_hash = ?`, token[:])
+}
+
+// UserBySession implements account.Store.
+func (d *DB) UserBySession(ctx context.Context, session account.Hash, now time.Time) (account.User, error) {
+	return d.oneUser(ctx, `JOIN sessions s ON s.user_id = u.id WHERE s.hash = ? AND s.ends > ?`,
+		session[:], now.UnixMilli())
+}
+
+// UserByID implements account.Store.
+func (d *DB) UserByID(ctx context.Context, id int64) (account.User, error) {
+	return d.oneUser(ctx, `WHERE u.id = ?`, id)
+}
+
+// UserByName implements account.Store.
+func (d *DB) UserByName(ctx context.Context, username string) (u account.User, passwordHash string, err error) {
+	err = d.read(ctx, func(s *session) error {
+		u, err = scanUser(s.row(context.WithoutCancel(ctx), `SELECT u.id, u.username, u.display_name, u.role, u.status,
+			u.quota, u.created, u.password_hash FROM users u WHERE u.username = ?`, username), &passwordHash)
+		return err
+	})
+	return u, passwordHash, err
+}
+
+// Users implements account.Store. Ids have no gaps: the page and the number of
+// users follow from the highest.
+func (d *DB) Users(ctx context.Context, offset, limit int64) (users []account.User, total int64, err error) {
+	err = d.snapshot(ctx, func(s *session) error {
+		ctx := context.WithoutCancel(ctx)
+		if err := s.row(ctx, `SELECT coalesce(max(id), 0) FROM users`).Scan(&total); err != nil {
+			return err
+		}
+		return s.each(ctx, func(row scanner) error {
+			u, err := scanUser(row)
+			users = append(users, u)
+			return err
+		}, selectUser+`WHERE u.id <= ? ORDER BY u.id DESC LIMIT ?`, total-offset, limit)
+	})
+	return users, total, err
+}
+
+// CreateUser implements account.Store.
+func (d *DB) CreateUser(
+	ctx context.Context, n account.NewUser, by account.Actor, at time.Time, once *account.Once,
+) (u account.User, err error) {
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		if once != nil {
+			if err := t.fresh(once.Epoch); err != nil {
+				return err
+			}
+		}
+		if err := t.replayed(ctx, once); err != nil {
+			return err
+		}
+		var taken int64
+		err := t.row(ctx, `SELECT id FROM users WHERE username = ?`, n.Username).Scan(&taken)
+		if err == nil {
+			return refusal.New(refusal.AccountNameTaken)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if u, err = t.insertUser(ctx, n, by, at); err != nil {
+			return err
+		}
+		return t.remember(ctx, once, u)
+	})
+	return u, err
+}
+
+// CreateRoot implements account.Store.
+func (d *DB) CreateRoot(ctx context.Context, n account.NewUser, at time.Time) (created bool, err error) {
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		var users int64
+		if err := t.row(ctx, `SELECT coalesce(max(id), 0) FROM users`).Scan(&users); err != nil || users > 0 {
+			return err
+		}
+		created = true
+		_, err := t.insertUser(ctx, n, account.Operator(), at)
+		return err
+	})
+	return created && err == nil, err
+}
+
+func (t *tx) insertUser(ctx context.Context, n account.NewUser, by account.Actor, at time.Time) (account.User, error) {
+	var token any
+	if n.Token != (account.Hash{}) {
+		token = n.Token[:]
+	}
+	res, err := t.change(ctx, `INSERT INTO users
+		(username, display_name, role, status, quota, password_hash, token_hash, created) VALUES (?, ?, ?, 1, ?, ?, ?, ?)`,
+		n.Username, n.DisplayName, n.Role, n.Quota, n.PasswordHash, token, at.UnixMilli())
+	if err != nil {
+		return account.User{}, fmt.Errorf("creating a user: %w", err)
+	}
+	id, err := res.LastInsertId()
+	if err != nil {
+		return account.User{}, err
+	}
+	if err := t.append(ctx, account.Entry{Kind: account.KindUserCreate, AccountID: id}, by, at); err != nil {
+		return account.User{}, err
+	}
+	if n.Quota != 0 {
+		e := account.Entry{Kind: account.KindQuota, AccountID: id, Amount: n.Quota}
+		if err := t.append(ctx, e, by, at); err != nil {
+			return account.User{}, err
+		}
+	}
+	return account.User{
+		ID: id, Username: n.Username, DisplayName: n.DisplayName, Role: n.Role, Status: account.StatusEnabled,
+		Quota: n.Quota, Created: time.UnixMilli(at.UnixMilli()),
+	}, nil
+}
+
+// SetToken implements account.Store.
+func (d *DB) SetToken(ctx context.Context, id int64, token account.Hash, by account.Actor, at time.Time) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		res, err := t.change(ctx, `UPDATE users SET token_hash = ? WHERE id = ?`, token[:], id)
+		if err != nil {
+			return fmt.Errorf("setting a token: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, refusal.New(refusal.AccountNotFound))
+		}
+		return t.append(ctx, account.Entry{Kind: account.KindUserToken, AccountID: id}, by, at)
+	})
+}
+
+// SetUserStatus implements account.Store.
+func (d *DB) SetUserStatus(
+	ctx context.Context, id int64, status account.Status, by account.Actor, at time.Time,
+) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		u, err := scanUser(t.row(ctx, selectUser+`WHERE u.id = ?`, id))
+		if err != nil || u.Status == status {
+			return err
+		}
+		kind := account.KindUserEnable
+		if status == account.StatusDisabled {
+			kind = account.KindUserDisable
+			if err := t.otherRoot(ctx, u); err != nil {
+				return err
+			}
+			if _, err := t.change(ctx, `DELETE FROM sessions WHERE user_id = ?`, id); err != nil {
+				return err
+			}
+		}
+		if _, err := t.change(ctx, `UPDATE users SET status = ? WHERE id = ?`, status, id); err != nil {
+			return fmt.Errorf("setting a user's status: %w", err)
+		}
+		return t.append(ctx, account.Entry{Kind: kind, AccountID: id}, by, at)
+	})
+}
+
+// otherRoot refuses if u is the last enabled root.
+func (t *tx) otherRoot(ctx context.Context, u account.User) error {
+	if u.Role < account.RoleRoot {
+		return nil
+	}
+	var other bool
+	if err := t.row(ctx, `SELECT EXISTS (SELECT 1 FROM users WHERE role >= ? AND status = 1 AND id <> ?)`,
+		account.RoleRoot, u.ID).Scan(&other); err != nil {
+		return err
+	}
+	if !other {
+		return refusal.New(refusal.AccountLastRoot)
+	}
+	return nil
+}
+
+// StartSession implements account.Store.
+func (d *DB) StartSession(ctx context.Context, id int64, session account.Hash, ends time.Time) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		_, err := t.change(ctx, `INSERT INTO sessions (hash, user_id, ends) VALUES (?, ?, ?)`,
+			session[:], id, ends.UnixMilli())
+		return err
+	})
+}
+
+// EndSession implements account.Store.
+func (d *DB) EndSession(ctx context.Context, session account.Hash) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		_, err := t.change(ctx, `DELETE FROM sessions WHERE hash = ?`, session[:])
+		return err
+	})
+}
+
+// Recall implements account.Store.
+func (d *DB) Recall(ctx context.Context, scope account.Hash, now time.Time) (r *account.Replay, err error) {
+	err = d.read(ctx, func(s *session) error {
+		r, err = recall(context.WithoutCancel(ctx), s, scope, now)
+		return err
+	})
+	return r, err
+}
+
+func recall(ctx context.Context, s *session, scope account.Hash, now time.Time) (*account.Replay, error) {
+	var r account.Replay
+	var request []byte
+	err := s.row(ctx, `SELECT request, answer FROM answers WHERE scope = ? AND at > ?`,
+		scope[:], now.Add(-account.OnceFor).UnixMilli()).Scan(&request, &r.Answer)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no answer yet is the usual case, and no failure
+	}
+	copy(r.Request[:], request)
+	return &r, err
+}
+
+// replayed fails with an *account.Replay if the request has been answered.
+func (t *tx) replayed(ctx context.Context, once *account.Once) error {
+	if once == nil {
+		return nil
+	}
+	r, err := recall(ctx, t.session, once.Scope, once.At)
+	if err == nil && r != nil {
+		return r
+	}
+	return err
+}
+
+// remember stores the answer to a request.
+func (t *tx) remember(ctx context.Context, once *account.Once, result any) error {
+	if once == nil {
+		return nil
+	}
+	// One past its time may stand in the way until Forget has dropped it.
+	if _, err := t.change(ctx, `INSERT INTO answers (scope, request, answer, at) VALUES (?, ?, ?, ?)
+		ON CONFLICT (scope) DO UPDATE SET request = excluded.request, answer = excluded.answer, at = excluded.at`,
+		once.Scope[:], once.Request[:], once.Answer(result), once.At.UnixMilli()); err != nil {
+		return fmt.Errorf("remembering an answer: %w", err)
+	}
+	return nil
+}
+
+// Remember implements account.Store.
+func (d *DB) Remember(ctx context.Context, once *account.Once) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		if err := t.fresh(once.Epoch); err != nil {
+			return err
+		}
+		if err := t.replayed(ctx, once); err != nil {
+			return err
+		}
+		return t.remember(ctx, once, nil)
+	})
+}
+
+// Forget implements account.Store.
+func (d *DB) Forget(ctx context.Context, now time.Time) (more bool, err error) {
+	cutoff := now.Add(-account.OnceFor).UnixMilli()
+	var due bool
+	if err := d.read(ctx, func(s *session) error {
+		return s.row(context.WithoutCancel(ctx), `SELECT EXISTS (SELECT 1 FROM answers WHERE at <= ?)
+			OR EXISTS (SELECT 1 FROM sessions WHERE ends <= ?)`, cutoff, now.UnixMilli()).Scan(&due)
+	}); err != nil || !due {
+		return false, err
+	}
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		for _, drop := range []struct {
+			text   string
+			before int64
+		}{
+			{`DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE at <= ? LIMIT ?)`, cutoff},
+			{`DELETE FROM sessions WHERE hash IN (SELECT hash FROM sessions WHERE ends <= ? LIMIT ?)`, now.UnixMilli()},
+		} {
+			res, err := t.change(ctx, drop.text, drop.before, forgetStep)
+			if err != nil {
+				return fmt.Errorf("forgetting: %w", err)
+			}
+			if n, err := res.RowsAffected(); err != nil || n == forgetStep {
+				more = true
+			}
+		}
+		return nil
+	})
+	return more, err
+}
+
+// isStale reports whether err says that the data keys have changed.
+func isStale(err error) bool { return errors.Is(err, keyring.ErrStale) }

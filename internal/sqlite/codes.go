@@ -1,0 +1,396 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+const (
+	// sweepStep and purgeBlocks bound one step, and so how long a redeem may
+	// wait behind it: some 10 ms.
+	sweepStep   = 512
+	purgeBlocks = 4 // of 256 codes
+	// insertRows is how many codes one INSERT writes. Larger ones gain nothing.
+	insertRows = 20
+)
+
+const selectCode = `SELECT r.id, r.user_id, n.name, r.state, r.quota, r.created, r.redeemed, r.expires, r.used_by,
+	r.key_index, r.sealed FROM redemptions r JOIN redemption_names n ON n.id = r.name_id `
+
+// scanCode reads a row of selectCode, and the state as stored.
+func scanCode(row scanner) (c redemption.Stored, state int64, err error) {
+	var created, redeemed, expires int64
+	err = row.Scan(&c.ID, &c.CreatorID, &c.Name, &state, &c.Quota, &created, &redeemed, &expires, &c.UsedBy,
+		&c.Index, &c.Sealed)
+	c.Status = redemption.Status(state)
+	if state == stateExpired {
+		c.Status = redemption.StatusEnabled
+	}
+	c.Created, c.Redeemed, c.Expires = fromMillis(created), fromMillis(redeemed), fromMillis(expires)
+	return c, state, err
+}
+
+// stateOf is the state to store a code in.
+func stateOf(c *redemption.Code, now time.Time) int64 {
+	if c.Expired(now) {
+		return stateExpired
+	}
+	return int64(c.Status)
+}
+
+// fromMillis is the time of a stored number; 0 is the zero time.
+func fromMillis(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(n)
+}
+
+// millis is the number that stands for a time; the zero time is 0.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// Issue implements redemption.Store.
+func (d *DB) Issue(ctx context.Context, b redemption.Batch) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		if err := t.fresh(b.Epoch); err != nil {
+			return err
+		}
+		if err := t.replayed(ctx, b.Once); err != nil {
+			return err
+		}
+		name, err := t.nameID(ctx, b.Name)
+		if err != nil {
+			return err
+		}
+		last, err := t.insertCodes(ctx, &b, name)
+		if err != nil {
+			return fmt.Errorf("issuing: %w", err)
+		}
+		first := last - int64(len(b.Keys)) + 1
+		t.countRange(first, last, name, stateEnabled, 1)
+		detail, err := json.Marshal(map[string]any{"name": b.Name, "expired_time": millis(b.Expires) / 1000})
+		if err != nil {
+			return err
+		}
+		if err := t.append(ctx, account.Entry{
+			Kind: account.KindIssue, FirstID: first, LastID: last, Count: int64(len(b.Keys)), Amount: b.Quota,
+			Detail: string(detail),
+		}, b.Creator, b.Created); err != nil {
+			return err
+		}
+		return t.remember(ctx, b.Once, nil)
+	})
+}
+
+// insertCodes writes the rows of a batch and returns the last id. Ids within a
+// transaction follow each other.
+func (t *tx) insertCodes(ctx context.Context, b *redemption.Batch, name int64) (last int64, err error) {
+	for keys := b.Keys; len(keys) > 0; {
+		n := insertRows
+		if len(keys) < n {
+			n = 1
+		}
+		args := append(make([]any, 0, 5+2*n), name, b.Creator.ID, b.Quota, b.Created.UnixMilli(), millis(b.Expires))
+		for _, k := range keys[:n] {
+			if err := t.unindexed(ctx, k.Indexes[1:]); err != nil {
+				return 0, err
+			}
+			args = append(args, k.Indexes[0], k.Sealed)
+		}
+		res, err := t.change(ctx, insertText(n), args...)
+		if err != nil {
+			return 0, err
+		}
+		if last, err = res.LastInsertId(); err != nil {
+			return 0, err
+		}
+		keys = keys[n:]
+	}
+	return last, nil
+}
+
+func insertText(rows int) string {
+	var b strings.Builder
+	b.WriteString(`INSERT INTO redemptions
+		(name_id, user_id, quota, created, expires, state, redeemed, used_by, key_index, sealed) VALUES `)
+	for i := range rows {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "(?1, ?2, ?3, ?4, ?5, 1, 0, 0, ?%d, ?%d)", 6+2*i, 7+2*i)
+	}
+	return b.String()
+}
+
+// unindexed fails if a code stands under one of those indexes. The newest
+// index is unique by itself; those of a generation that is on its way out are
+// looked up.
+func (t *tx) unindexed(ctx context.Context, indexes [][]byte) error {
+	for _, index := range indexes {
+		var id int64
+		err := t.row(ctx, `SELECT id FROM redemptions WHERE key_index = ?`, index).Scan(&id)
+		if err == nil {
+			return fmt.Errorf("code %d has that key", id)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+	}
+	return nil
+}
+
+// nameID finds the name, or adds it.
+func (t *tx) nameID(ctx context.Context, name string) (id int64, err error) {
+	err = t.row(ctx, `SELECT id FROM redemption_names WHERE name = ?`, name).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	res, err := t.change(ctx, `INSERT INTO redemption_names (name) VALUES (?)`, name)
+	if err != nil {
+		return 0, fmt.Errorf("adding a name: %w", err)
+	}
+	return res.LastInsertId()
+}
+
+// Get implements redemption.Store.
+func (d *DB) Get(ctx context.Context, id int64) (c redemption.Stored, err error) {
+	err = d.read(ctx, func(s *session) error {
+		c, _, err = scanCode(s.row(context.WithoutCancel(ctx), selectCode+`WHERE r.id = ?`, id))
+		return notFound(err, refusal.RedemptionNotFound)
+	})
+	return c, err
+}
+
+// notFound turns the absence of a row into a refusal.
+func notFound(err error, code refusal.Code) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return refusal.New(code)
+	}
+	return err
+}
+
+// Change implements redemption.Store.
+func (d *DB) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored, err error) {
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		old, oldState, err := scanCode(t.row(ctx, selectCode+`WHERE r.id = ?`, e.ID))
+		if err != nil {
+			return notFound(err, refusal.RedemptionNotFound)
+		}
+		c = old
+		var entries []account.Entry
+		if c.Code, entries, err = e.Change.Apply(old.Code, e.At); err != nil || len(entries) == 0 {
+			return err
+		}
+		oldName, err := t.nameID(ctx, old.Name)
+		if err != nil {
+			return err
+		}
+		name, err := t.nameID(ctx, c.Name)
+		if err != nil {
+			return err
+		}
+		state := stateOf(&c.Code, e.At)
+		if _, err := t.change(ctx, `UPDATE redemptions SET name_id = ?, quota = ?, expires = ?, state = ? WHERE id = ?`,
+			name, c.Quota, millis(c.Expires), state, c.ID); err != nil {
+			return fmt.Errorf("changing a code: %w", err)
+		}
+		t.count(c.ID, oldName, oldState, -1)
+		t.count(c.ID, name, state, 1)
+		for _, entry := range entries {
+			if err := t.append(ctx, entry, e.By, e.At); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return c, err
+}
+
+// Delete implements redemption.Store.
+func (d *DB) Delete(ctx context.Context, id int64, by account.Actor, at time.Time) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		var name, state, quota int64
+		err := t.row(ctx, `DELETE FROM redemptions WHERE id = ? RETURNING name_id, state, quota`, id).
+			Scan(&name, &state, &quota)
+		if err != nil {
+			return notFound(err, refusal.RedemptionNotFound)
+		}
+		t.wrote = true
+		t.count(id, name, state, -1)
+		return t.append(ctx, account.Entry{
+			Kind: account.KindDelete, FirstID: id, LastID: id, Count: 1, Amount: quota,
+		}, by, at)
+	})
+}
+
+// Codes whose state is not what the clock says. The second kind is there only
+// after the clock was set back.
+const (
+	overdue  = `state = 1 AND expires > 0 AND expires < ?`
+	tooEarly = `state = 4 AND expires > 0 AND expires >= ?`
+)
+
+// Sweep implements redemption.Store.
+func (d *DB) Sweep(ctx context.Context, now time.Time) (moved int64, err error) {
+	second := redemption.Second(now).UnixMilli()
+	var due bool
+	// A look first, that takes no writer's turn: most of the time nothing is due.
+	if err := d.read(ctx, func(s *session) error {
+		return s.row(context.WithoutCancel(ctx), `SELECT EXISTS (SELECT 1 FROM redemptions WHERE `+overdue+`)
+			OR EXISTS (SELECT 1 FROM redemptions WHERE `+tooEarly+`)`, second, second).Scan(&due)
+	}); err != nil || !due {
+		return 0, err
+	}
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		for _, move := range []struct {
+			which    string
+			from, to int64
+		}{{overdue, stateEnabled, stateExpired}, {tooEarly, stateExpired, stateEnabled}} {
+			err := t.each(ctx, func(row scanner) error {
+				var id, name int64
+				if err := row.Scan(&id, &name); err != nil {
+					return err
+				}
+				t.count(id, name, move.from, -1)
+				t.count(id, name, move.to, 1)
+				moved++
+				t.wrote = true
+				return nil
+			}, `UPDATE redemptions SET state = ? WHERE id IN (SELECT id FROM redemptions WHERE `+move.which+` LIMIT ?)
+				RETURNING id, name_id`, move.to, second, sweepStep)
+			if err != nil {
+				return fmt.Errorf("sweeping: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return moved, nil
+}
+
+// Purge implements redemption.Store.
+func (d *DB) Purge(
+	ctx context.Context, after int64, by account.Actor, at time.Time,
+) (removed, next int64, err error) {
+	first, last, err := d.nextInvalid(ctx, after)
+	if err != nil || last == 0 {
+		return 0, 0, err
+	}
+	second := redemption.Second(at).UnixMilli()
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		var gone idRanges
+		err := t.each(ctx, func(row scanner) error {
+			var id, name, state int64
+			if err := row.Scan(&id, &name, &state); err != nil {
+				return err
+			}
+			t.count(id, name, state, -1)
+			gone = append(gone, id)
+			t.wrote = true
+			return nil
+		}, `DELETE FROM redemptions WHERE id BETWEEN ?1 AND ?2
+			AND (state IN (2, 3) OR state IN (1, 4) AND expires > 0 AND expires < ?3) RETURNING id, name_id, state`,
+			first, last, second)
+		if err != nil || gone == nil {
+			return err
+		}
+		removed = int64(len(gone))
+		return t.append(ctx, gone.entry(), by, at)
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("removing invalid codes: %w", err)
+	}
+	return removed, last, nil
+}
+
+// nextInvalid finds the ids that the next step looks at: from the first leaf
+// block behind after that has codes to remove, over a few such blocks. The
+// counts say which have; last is 0 if none does.
+func (d *DB) nextInvalid(ctx context.Context, after int64) (first, last int64, err error) {
+	const inBlocks = `SELECT block FROM redemption_counts
+		WHERE name_id = 0 AND level = ? AND block BETWEEN ? AND ? AND disabled + used + expired > 0
+		ORDER BY block LIMIT ?`
+	err = d.snapshot(ctx, func(s *session) error {
+		ctx := context.WithoutCancel(ctx)
+		for from := after + 1; ; {
+			const middle = leafLevel + levelStep
+			var parent int64
+			err := s.row(ctx, inBlocks, middle, from>>middle, int64(1)<<62, 1).Scan(&parent)
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			lowest := max(from, parent<<middle)
+			highest := (parent+1)<<middle - 1
+			if err := s.each(ctx, func(row scanner) error {
+				var block int64
+				if err := row.Scan(&block); err != nil {
+					return err
+				}
+				if last == 0 {
+					first = max(from, block<<leafLevel)
+				}
+				last = (block+1)<<leafLevel - 1
+				return nil
+			}, inBlocks, leafLevel, lowest>>leafLevel, highest>>leafLevel, purgeBlocks); err != nil || last != 0 {
+				return err
+			}
+			from = highest + 1
+		}
+	})
+	return first, last, err
+}
+
+// idRanges are ids, in no order.
+type idRanges []int64
+
+// entry is the ledger entry of their removal: it names every one, as ranges.
+func (ids idRanges) entry() account.Entry {
+	var b strings.Builder
+	first, last := ids.write(&b)
+	return account.Entry{
+		Kind: account.KindPurge, FirstID: first, LastID: last, Count: int64(len(ids)),
+		Detail: `{"ids":"` + b.String() + `"}`,
+	}
+}
+
+// write writes the ids in order as 1-3,5,7-9 and returns the ends.
+func (ids idRanges) write(b *strings.Builder) (first, last int64) {
+	slices.Sort(ids)
+	for i := 0; i < len(ids); {
+		j := i
+		for j+1 < len(ids) && ids[j+1] == ids[j]+1 {
+			j++
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(ids[i], 10))
+		if j > i {
+			b.WriteByte('-')
+			b.WriteString(strconv.FormatInt(ids[j], 10))
+		}
+		i = j + 1
+	}
+	return ids[0], ids[len(ids)-1]
+}

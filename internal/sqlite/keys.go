@@ -1,0 +1,272 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/redemption"
+)
+
+// rotateStep is how many rows are sealed anew in one transaction.
+const rotateStep = 256
+
+// storedKeys reads the wrapped keys.
+func (d *DB) storedKeys(ctx context.Context) (keys keyring.Stored, err error) {
+	err = d.snapshot(ctx, func(s *session) error {
+		keys, err = readKeys(context.WithoutCancel(ctx), s)
+		return err
+	})
+	return keys, err
+}
+
+func readKeys(ctx context.Context, s *session) (keys keyring.Stored, err error) {
+	if err := s.row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&keys.Epoch); err != nil {
+		return keys, err
+	}
+	if err := s.row(ctx, `SELECT value FROM settings WHERE name = 'key_salt'`).Scan(&keys.Salt); err != nil {
+		return keys, err
+	}
+	err = s.each(ctx, func(row scanner) error {
+		var r keyring.Row
+		err := row.Scan(&r.Generation, &r.Wrapped)
+		keys.Rows = append(keys.Rows, r)
+		return err
+	}, `SELECT generation, wrapped FROM data_keys`)
+	return keys, err
+}
+
+// createKeys makes the keys and the ledger's head of an empty database.
+func (d *DB) createKeys(ctx context.Context) error {
+	const exists = `SELECT count(*) FROM settings WHERE name = 'key_epoch'`
+	var n int64
+	if err := d.writer.row(ctx, exists).Scan(&n); err != nil || n > 0 {
+		return err
+	}
+	keys, ledgerKey := d.keys.Create()
+	if _, err := d.writer.exec(ctx, `BEGIN IMMEDIATE`); err != nil {
+		return err
+	}
+	t := &tx{session: d.writer, chain: account.NewChain(ledgerKey), head: account.Head{Lane: lane, MAC: []byte{}}}
+	err := func() error {
+		// Another process may have been first.
+		if err := t.row(ctx, exists).Scan(&n); err != nil || n > 0 {
+			return err
+		}
+		return t.insertKeys(ctx, keys)
+	}()
+	if err == nil {
+		_, err = t.exec(ctx, `COMMIT`)
+	}
+	if err != nil {
+		_, _ = t.exec(ctx, `ROLLBACK`)
+		return fmt.Errorf("making the data keys: %w", err)
+	}
+	return nil
+}
+
+func (t *tx) insertKeys(ctx context.Context, keys keyring.Stored) error {
+	for _, row := range keys.Rows {
+		if err := t.putKey(ctx, row); err != nil {
+			return err
+		}
+	}
+	t.chain.SealHead(&t.head)
+	if _, err := t.exec(ctx, `INSERT INTO ledger_heads (lane, count, mac, seal) VALUES (?, 0, ?, ?)`,
+		lane, t.head.MAC, t.head.Seal); err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `INSERT INTO settings (name, value) VALUES ('key_salt', ?)`, keys.Salt); err != nil {
+		return err
+	}
+	_, err := t.exec(ctx, `INSERT INTO settings (name, value) VALUES ('key_epoch', ?)`, keys.Epoch)
+	return err
+}
+
+func (t *tx) putKey(ctx context.Context, row keyring.Row) error {
+	_, err := t.change(ctx, `INSERT INTO data_keys (generation, wrapped) VALUES (?, ?)
+		ON CONFLICT (generation) DO UPDATE SET wrapped = excluded.wrapped`, row.Generation, row.Wrapped)
+	return err
+}
+
+// A rotation keeps its place in two settings, which are there only while it is
+// under way: the ids below which codes and answers are still to be sealed anew.
+const (
+	rotateCodes   = "rotate_codes"
+	rotateAnswers = "rotate_answers"
+)
+
+// Rotate gives the database a new generation of data keys, seals and indexes
+// everything under it in small steps beside whoever is serving, and drops the
+// old one. One that was cut off goes on where it was. Progress, if not nil, is
+// called after each step with the number of rows passed and to pass.
+func (d *DB) Rotate(ctx context.Context, progress func(done, total int64)) error {
+	if err := d.beginRotation(ctx); err != nil {
+		return err
+	}
+	ring, err := d.keys.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	var total int64
+	for left := int64(1); left > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if left, err = d.rotateStep(ctx, ring); err != nil {
+			return fmt.Errorf("sealing anew: %w", err)
+		}
+		total = max(total, left)
+		if progress != nil {
+			progress(total-left, total)
+		}
+	}
+	_, err = d.keys.Reload(ctx)
+	return err
+}
+
+// beginRotation adds the new generation, unless a rotation is under way.
+func (d *DB) beginRotation(ctx context.Context) error {
+	stored, err := d.storedKeys(ctx)
+	if err != nil {
+		return err
+	}
+	next, ledger, err := d.keys.Rotation(stored) // slow: not while others wait
+	if err != nil {
+		return err
+	}
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		var underway bool
+		if err := t.row(ctx, `SELECT EXISTS (SELECT 1 FROM settings WHERE name = ?)`, rotateCodes).
+			Scan(&underway); err != nil || underway {
+			return err
+		}
+		if err := t.fresh(stored.Epoch); err != nil {
+			return err
+		}
+		for _, row := range []keyring.Row{next, ledger} {
+			if err := t.putKey(ctx, row); err != nil {
+				return err
+			}
+		}
+		// Whatever is written from here on is under the new generation: the epoch
+		// tells everybody. So only the rows that are there now are to be passed.
+		if _, err := t.change(ctx, `INSERT INTO settings (name, value) SELECT ?, coalesce(max(id), 0) + 1 FROM redemptions
+			UNION ALL SELECT ?, coalesce(max(id), 0) + 1 FROM answers`, rotateCodes, rotateAnswers); err != nil {
+			return err
+		}
+		return t.newEpoch(ctx, d, `{"step":"begin"}`)
+	})
+}
+
+func (t *tx) newEpoch(ctx context.Context, d *DB, detail string) error {
+	if _, err := t.change(ctx, `UPDATE settings SET value = value + 1 WHERE name = 'key_epoch'`); err != nil {
+		return err
+	}
+	return t.append(ctx, account.Entry{Kind: account.KindRotate, Detail: detail}, account.Operator(), d.now())
+}
+
+// rotateStep seals the next few rows anew and returns about how many are left,
+// 0 once the old generation is gone.
+func (d *DB) rotateStep(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
+	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		if left, err = t.resealCodes(ctx, ring); err != nil || left > 0 {
+			return err
+		}
+		if left, err = t.resealAnswers(ctx, ring); err != nil || left > 0 {
+			return err
+		}
+		res, err := t.change(ctx, `DELETE FROM settings WHERE name IN (?, ?)`, rotateCodes, rotateAnswers)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err // another process, which resumed the same rotation, has ended it
+		}
+		if _, err := t.change(ctx, `DELETE FROM data_keys WHERE generation BETWEEN 1 AND ?`, ring.Newest()-1); err != nil {
+			return err
+		}
+		return t.newEpoch(ctx, d, `{"step":"end"}`)
+	})
+	return left, err
+}
+
+// sealed is a row to be sealed anew.
+type sealed struct {
+	id             int64
+	context, bytes []byte
+}
+
+// nextSealed reads the next rows below a rotation's place, and where the place
+// is behind them: 1 when there are no more, and 0 when there is no rotation.
+func (t *tx) nextSealed(ctx context.Context, place, text string) (rows []sealed, below int64, err error) {
+	err = t.row(ctx, `SELECT value FROM settings WHERE name = ?`, place).Scan(&below)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	err = t.each(ctx, func(row scanner) error {
+		var r sealed
+		err := row.Scan(&r.id, &r.context, &r.bytes)
+		rows = append(rows, r)
+		return err
+	}, text, below, rotateStep)
+	if below = 1; len(rows) > 0 {
+		below = rows[len(rows)-1].id
+	}
+	return rows, below, err
+}
+
+func (t *tx) resealCodes(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
+	rows, below, err := t.nextSealed(ctx, rotateCodes,
+		`SELECT id, key_index, sealed FROM redemptions WHERE id < ? ORDER BY id DESC LIMIT ?`)
+	if err != nil || rows == nil {
+		return 0, err
+	}
+	for _, r := range rows {
+		if keyring.SealedUnder(r.bytes) == ring.Newest() {
+			continue
+		}
+		index, bytes, err := redemption.Reseal(ring, r.context, r.bytes)
+		if err != nil {
+			return 0, fmt.Errorf("code %d: %w", r.id, err)
+		}
+		if _, err := t.change(ctx, `UPDATE redemptions SET key_index = ?, sealed = ? WHERE id = ?`,
+			index, bytes, r.id); err != nil {
+			return 0, err
+		}
+	}
+	return below, t.movePlace(ctx, rotateCodes, below)
+}
+
+func (t *tx) resealAnswers(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
+	rows, below, err := t.nextSealed(ctx, rotateAnswers,
+		`SELECT id, scope, answer FROM answers WHERE id < ? ORDER BY id DESC LIMIT ?`)
+	if err != nil || rows == nil {
+		return 0, err
+	}
+	for _, r := range rows {
+		if keyring.SealedUnder(r.bytes) == ring.Newest() {
+			continue
+		}
+		context := account.AnswerContext(account.Hash(r.context))
+		plain, err := ring.Open(context, r.bytes)
+		if err != nil {
+			return 0, fmt.Errorf("answer %d: %w", r.id, err)
+		}
+		if _, err := t.change(ctx, `UPDATE answers SET answer = ? WHERE id = ?`, ring.Seal(context, plain), r.id); err != nil {
+			return 0, err
+		}
+	}
+	return below, t.movePlace(ctx, rotateAnswers, below)
+}
+
+func (t *tx) movePlace(ctx context.Context, place string, below int64) error {
+	_, err := t.change(ctx, `UPDATE settings SET value = ? WHERE name = ?`, below, place)
+	return err
+}

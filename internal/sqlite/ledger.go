@@ -1,0 +1,192 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+)
+
+// lane is the ledger's only one: SQLite has one writer at a time.
+const lane = 1
+
+const (
+	// auditStep is how many entries Audit reads at once, so that a long walk
+	// does not hold back the write-ahead log.
+	auditStep = 20_000
+	// widestRange bounds how many ids apart the first and last code of an entry
+	// are: a step of Purge stays within one block above the leaves.
+	widestRange = 1 << (leafLevel + levelStep)
+)
+
+// append writes the next entry of the ledger.
+func (t *tx) append(ctx context.Context, e account.Entry, by account.Actor, at time.Time) error {
+	e.ActorID, e.Address, e.At = by.ID, by.Address, at.Truncate(time.Millisecond)
+	t.chain.Append(&t.head, &e)
+	t.appended = true
+	if _, err := t.change(ctx, `INSERT INTO ledger
+		(seq, at, kind, actor_id, address, account_id, first_id, last_id, count, amount, detail, mac)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, e.Seq, e.At.UnixMilli(), string(e.Kind), e.ActorID, e.Address,
+		e.AccountID, e.FirstID, e.LastID, e.Count, e.Amount, e.Detail, e.MAC); err != nil {
+		return fmt.Errorf("writing to the ledger: %w", err)
+	}
+	return nil
+}
+
+func (t *tx) writeHead(ctx context.Context) error {
+	if !t.appended {
+		return nil
+	}
+	t.chain.SealHead(&t.head)
+	if _, err := t.change(ctx, `UPDATE ledger_heads SET count = ?, mac = ?, seal = ? WHERE lane = ?`,
+		t.head.Count, t.head.MAC, t.head.Seal, t.head.Lane); err != nil {
+		return fmt.Errorf("writing the ledger's head: %w", err)
+	}
+	return nil
+}
+
+const selectEntry = `SELECT seq, at, kind, actor_id, address, account_id, first_id, last_id, count, amount, detail, mac
+	FROM ledger `
+
+func scanEntry(row scanner) (account.Entry, error) {
+	e := account.Entry{Lane: lane}
+	var at int64
+	err := row.Scan(&e.Seq, &at, (*string)(&e.Kind), &e.ActorID, &e.Address, &e.AccountID, &e.FirstID, &e.LastID,
+		&e.Count, &e.Amount, &e.Detail, &e.MAC)
+	e.At = time.UnixMilli(at)
+	return e, err
+}
+
+// Ledger implements account.Store.
+func (d *DB) Ledger(ctx context.Context, f account.LedgerFilter) (entries []account.Entry, err error) {
+	text, args := ledgerQuery(f)
+	err = d.read(ctx, func(s *session) error {
+		return s.each(context.WithoutCancel(ctx), func(row scanner) error {
+			e, err := scanEntry(row)
+			entries = append(entries, e)
+			return err
+		}, text, args...)
+	})
+	return entries, err
+}
+
+// ledgerQuery writes the query as a union of arms, each of which walks one
+// index from its end and stops at the limit, however many entries match.
+func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
+	type arm struct {
+		where string
+		args  []any
+	}
+	arms := []arm{{where: `true`}}
+	and := func(more ...arm) {
+		var product []arm
+		for _, a := range arms {
+			for _, b := range more {
+				product = append(product, arm{a.where + ` AND ` + b.where, append(slices.Clone(a.args), b.args...)})
+			}
+		}
+		arms = product
+	}
+	order := `seq DESC`
+	if f.CodeID != 0 {
+		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0`, []any{f.CodeID}},
+			arm{`first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
+				[]any{f.CodeID - widestRange, f.CodeID, f.CodeID}})
+	}
+	switch {
+	case f.UserID > 0:
+		and(arm{`actor_id = ?`, []any{f.UserID}},
+			arm{`account_id = ? AND account_id > 0 AND account_id <> actor_id`, []any{f.UserID}})
+	case f.UserID < 0:
+		and(arm{`actor_id = 0`, nil})
+	case f.CodeID == 0 && (!f.From.IsZero() || !f.To.IsZero()):
+		order = `at DESC, seq DESC`
+	}
+	if !f.From.IsZero() {
+		and(arm{`at >= ?`, []any{f.From.UnixMilli()}})
+	}
+	if !f.To.IsZero() {
+		and(arm{`at < ?`, []any{f.To.UnixMilli()}})
+	}
+	if f.Before > 0 {
+		and(arm{`seq < ?`, []any{f.Before}})
+	}
+	var union []string
+	for _, a := range arms {
+		union = append(union, `SELECT seq FROM (SELECT seq FROM ledger WHERE `+a.where+` ORDER BY `+order+` LIMIT ?)`)
+		args = append(append(args, a.args...), f.Limit)
+	}
+	return selectEntry + `WHERE seq IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY seq DESC LIMIT ?`,
+		append(args, f.Limit)
+}
+
+// Heads implements account.Store.
+func (d *DB) Heads(ctx context.Context) (heads []account.Head, err error) {
+	err = d.read(ctx, func(s *session) error {
+		heads, err = readHeads(context.WithoutCancel(ctx), s)
+		return err
+	})
+	return heads, err
+}
+
+func readHeads(ctx context.Context, s *session) (heads []account.Head, err error) {
+	err = s.each(ctx, func(row scanner) error {
+		var h account.Head
+		err := row.Scan(&h.Lane, &h.Count, &h.MAC, &h.Seal)
+		heads = append(heads, h)
+		return err
+	}, `SELECT lane, count, mac, seal FROM ledger_heads ORDER BY lane`)
+	return heads, err
+}
+
+// Audit implements account.Store. It walks the entries in steps, each a short
+// read, which an append-only table allows; the last of them, the heads and the
+// balances come from one state.
+func (d *DB) Audit(ctx context.Context, a account.Auditor) error {
+	var after int64
+	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := d.snapshot(ctx, func(s *session) error {
+			ctx := context.WithoutCancel(ctx)
+			n := 0
+			if err := s.each(ctx, func(row scanner) error {
+				e, err := scanEntry(row)
+				if err != nil {
+					return err
+				}
+				n, after = n+1, e.Seq
+				return a.Entry(e)
+			}, selectEntry+`WHERE seq > ? ORDER BY seq LIMIT ?`, after, auditStep); err != nil {
+				return err
+			}
+			if more = n == auditStep; more {
+				return nil
+			}
+			heads, err := readHeads(ctx, s)
+			if err != nil {
+				return err
+			}
+			for _, h := range heads {
+				if err := a.Head(h); err != nil {
+					return err
+				}
+			}
+			return s.each(ctx, func(row scanner) error {
+				var id, quota int64
+				if err := row.Scan(&id, &quota); err != nil {
+					return err
+				}
+				return a.Balance(id, quota)
+			}, `SELECT id, quota FROM users ORDER BY id`)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,381 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/redemption"
+)
+
+// List implements redemption.Store.
+func (d *DB) List(ctx context.Context, q redemption.Query) (rows []redemption.Stored, total int64, err error) {
+	err = d.snapshot(ctx, func(s *session) error {
+		ctx := context.WithoutCancel(ctx)
+		l := &lister{session: s, query: q, second: redemption.Second(q.Now).UnixMilli()}
+		if err := l.chooseNames(ctx); err != nil {
+			return err
+		}
+		ids, n, err := l.page(ctx)
+		if err != nil {
+			return err
+		}
+		total = n
+		rows, err = codesByID(ctx, s, ids)
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing codes: %w", err)
+	}
+	return rows, total, nil
+}
+
+// lister finds one page of codes through the counts: what stands before the
+// page is skipped in whole blocks, and only the leaf blocks that hold the page
+// are scanned. All it reads is one snapshot.
+type lister struct {
+	*session
+	query  redemption.Query
+	second int64
+
+	// The names whose codes are listed: those in names, or with except all but
+	// those. Except without names is all codes, nil names without it is none.
+	names  []int64
+	except bool
+	inName map[int64]bool
+
+	// unswept is, by leaf block, how many codes have passed their time (or, after
+	// the clock was set back, have not) without having been swept: counted as
+	// enabled, while they are expired.
+	unswept map[int64]int64
+}
+
+// chooseNames finds the names that the search's fragment matches.
+func (l *lister) chooseNames(ctx context.Context) error {
+	l.inName = map[int64]bool{}
+	switch {
+	case !l.query.Search:
+		l.except = true
+		return nil
+	case l.query.Fragment == "":
+		return nil
+	}
+	pattern := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(l.query.Fragment) + "%"
+	var all int64
+	if err := l.row(ctx, `SELECT count(*) FROM redemption_names`).Scan(&all); err != nil {
+		return err
+	}
+	if err := l.readNames(ctx, `SELECT id FROM redemption_names WHERE name LIKE ? ESCAPE '\'`, pattern); err != nil {
+		return err
+	}
+	if int64(len(l.names)) <= all/2 {
+		return nil
+	}
+	// Most match: it is less work to leave out the others.
+	l.except = true
+	return l.readNames(ctx, `SELECT id FROM redemption_names WHERE name NOT LIKE ? ESCAPE '\'`, pattern)
+}
+
+func (l *lister) readNames(ctx context.Context, text, pattern string) error {
+	l.names = nil
+	clear(l.inName)
+	return l.each(ctx, func(row scanner) error {
+		var id int64
+		err := row.Scan(&id)
+		l.names = append(l.names, id)
+		l.inName[id] = true
+		return err
+	}, text, pattern)
+}
+
+// listed reports whether codes with that name are.
+func (l *lister) listed(name int64) bool { return l.inName[name] != l.except }
+
+// page finds the ids of the page, newest first, and how many codes there are
+// in all.
+func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error) {
+	exact, err := l.exact(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := l.countUnswept(ctx); err != nil {
+		return nil, 0, err
+	}
+	top, err := l.blocks(ctx, topLevel, 0, math.MaxInt64)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, b := range top {
+		total += b.n
+	}
+	// Codes found by id or key and by no name stand between the others, where
+	// their ids put them.
+	skip, want := l.query.Offset, l.query.Limit
+	var within []int64
+	for i, id := range exact {
+		before, err := l.newerThan(ctx, top, id)
+		if err != nil {
+			return nil, 0, err
+		}
+		switch at := before + int64(i); {
+		case at < l.query.Offset:
+			skip--
+		case at < l.query.Offset+l.query.Limit:
+			within = append(within, id)
+		}
+	}
+	w := walk{lister: l, skip: skip, want: int(want)}
+	if err := w.visit(ctx, top, topLevel); err != nil {
+		return nil, 0, err
+	}
+	ids = append(w.ids, within...)
+	slices.SortFunc(ids, func(a, b int64) int { return cmp.Compare(b, a) })
+	return ids[:min(len(ids), int(want))], total + int64(len(exact)), nil
+}
+
+// block is a block of ids and how many listed codes it holds.
+type block struct{ number, n int64 }
+
+// blocks reads the blocks of a level from first to last, newest first.
+func (l *lister) blocks(ctx context.Context, level, first, last int64) ([]block, error) {
+	if l.names == nil && !l.except {
+		return nil, nil
+	}
+	// A name's counts are added, or, from those of all names, taken away.
+	names, sign := l.names, "1"
+	if l.except {
+		names, sign = append([]int64{allNames}, l.names...), "iif(name_id = 0, 1, -1)"
+	}
+	list, err := json.Marshal(names)
+	if err != nil {
+		return nil, err
+	}
+	unswept := map[int64]int64{}
+	for leaf, n := range l.unswept {
+		unswept[leaf>>(level-leafLevel)] += n
+	}
+	var out []block
+	err = l.each(ctx, func(row scanner) error {
+		var b block
+		if err := row.Scan(&b.number, &b.n); err != nil {
+			return err
+		}
+		if b.n += unswept[b.number]; b.n > 0 {
+			out = append(out, b)
+		}
+		return nil
+	}, `SELECT block, sum(`+sign+` * (`+l.counted()+`)) FROM redemption_counts
+		WHERE name_id IN (SELECT value FROM json_each(?)) AND level = ? AND block BETWEEN ? AND ?
+		GROUP BY block ORDER BY block DESC`, string(list), level, first, last)
+	return out, err
+}
+
+func (l *lister) children(ctx context.Context, b block, level int64) ([]block, error) {
+	return l.blocks(ctx, level-levelStep, b.number<<levelStep, (b.number+1)<<levelStep-1)
+}
+
+// counted is which counts the filter adds up.
+func (l *lister) counted() string {
+	switch l.query.Filter {
+	case redemption.FilterLive:
+		return `enabled`
+	case redemption.FilterDisabled:
+		return `disabled`
+	case redemption.FilterUsed:
+		return `used`
+	case redemption.FilterExpired:
+		return `expired`
+	case redemption.FilterAll:
+	}
+	return `enabled + disabled + used + expired`
+}
+
+// passes is the filter as the clock has it, with ?1 for the second that it is.
+func (l *lister) passes() string {
+	switch l.query.Filter {
+	case redemption.FilterLive:
+		return `state IN (1, 4) AND (expires = 0 OR expires >= ?1)`
+	case redemption.FilterDisabled:
+		return `state = 2`
+	case redemption.FilterUsed:
+		return `state = 3`
+	case redemption.FilterExpired:
+		return `state IN (1, 4) AND expires > 0 AND expires < ?1`
+	case redemption.FilterAll:
+	}
+	return `true`
+}
+
+// countUnswept counts the codes that the sweep has not reached, in the leaf
+// blocks where they are.
+func (l *lister) countUnswept(ctx context.Context) error {
+	sign := int64(1)
+	switch l.query.Filter {
+	case redemption.FilterLive:
+		sign = -1
+	case redemption.FilterExpired:
+	case redemption.FilterAll, redemption.FilterDisabled, redemption.FilterUsed:
+		return nil
+	}
+	l.unswept = map[int64]int64{}
+	for _, kind := range []struct {
+		which string
+		sign  int64
+	}{{overdue, sign}, {tooEarly, -sign}} {
+		if err := l.each(ctx, func(row scanner) error {
+			var leaf, name, n int64
+			if err := row.Scan(&leaf, &name, &n); err != nil {
+				return err
+			}
+			if l.listed(name) {
+				l.unswept[leaf] += kind.sign * n
+			}
+			return nil
+		}, fmt.Sprintf(`SELECT id >> %d, name_id, count(*) FROM redemptions WHERE %s GROUP BY 1, 2`,
+			leafLevel, kind.which), l.second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exact finds the codes that the search's id and key name and that no name
+// does, newest first.
+func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
+	if !l.query.Search {
+		return nil, nil
+	}
+	find := func(where string, arg any) error {
+		return l.each(ctx, func(row scanner) error {
+			var id, name int64
+			if err := row.Scan(&id, &name); err != nil {
+				return err
+			}
+			if !l.listed(name) && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+			return nil
+		}, `SELECT id, name_id FROM redemptions WHERE `+where+` AND `+l.passes(), l.second, arg)
+	}
+	if l.query.ID != 0 {
+		if err := find(`id = ?2`, l.query.ID); err != nil {
+			return nil, err
+		}
+	}
+	if l.query.Indexes != nil {
+		var epoch int64
+		if err := l.row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&epoch); err != nil {
+			return nil, err
+		}
+		if epoch != l.query.Epoch {
+			return nil, keyring.ErrStale
+		}
+	}
+	for _, index := range l.query.Indexes {
+		if err := find(`key_index = ?2`, index); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(ids, func(a, b int64) int { return cmp.Compare(b, a) })
+	return ids, nil
+}
+
+// newerThan counts the listed codes with a larger id.
+func (l *lister) newerThan(ctx context.Context, top []block, id int64) (n int64, err error) {
+	blocks := top
+	for level := int64(topLevel); ; level -= levelStep {
+		in := block{number: -1}
+		for _, b := range blocks {
+			if b.number > id>>level {
+				n += b.n
+			} else if b.number == id>>level {
+				in = b
+			}
+		}
+		if in.number < 0 {
+			return n, nil
+		}
+		if level == leafLevel {
+			newer, err := l.scan(ctx, id+1, (in.number+1)<<leafLevel-1)
+			return n + int64(len(newer)), err
+		}
+		if blocks, err = l.children(ctx, in, level); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// scan reads the ids of the listed codes from first to last, which are of one
+// leaf block, newest first.
+func (l *lister) scan(ctx context.Context, first, last int64) (ids []int64, err error) {
+	err = l.each(ctx, func(row scanner) error {
+		var id, name int64
+		err := row.Scan(&id, &name)
+		if l.listed(name) {
+			ids = append(ids, id)
+		}
+		return err
+	}, `SELECT id, name_id FROM redemptions WHERE id BETWEEN ?2 AND ?3 AND `+l.passes()+`
+		ORDER BY id DESC`, l.second, first, last)
+	return ids, err
+}
+
+// walk goes down the tree, newest first, and collects ids.
+type walk struct {
+	*lister
+	skip int64 // still to be passed over
+	want int   // ids in all
+	ids  []int64
+}
+
+func (w *walk) visit(ctx context.Context, blocks []block, level int64) error {
+	for _, b := range blocks {
+		if len(w.ids) >= w.want {
+			return nil
+		}
+		if w.skip >= b.n {
+			w.skip -= b.n
+			continue
+		}
+		if level == leafLevel {
+			ids, err := w.scan(ctx, b.number<<leafLevel, (b.number+1)<<leafLevel-1)
+			if err != nil {
+				return err
+			}
+			ids = ids[min(w.skip, int64(len(ids))):]
+			w.ids = append(w.ids, ids[:min(len(ids), w.want-len(w.ids))]...)
+			w.skip = 0
+			continue
+		}
+		children, err := w.children(ctx, b, level)
+		if err != nil {
+			return err
+		}
+		if err := w.visit(ctx, children, level-levelStep); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// codesByID reads codes, newest first.
+func codesByID(ctx context.Context, s *session, ids []int64) (codes []redemption.Stored, err error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	err = s.each(ctx, func(row scanner) error {
+		c, _, err := scanCode(row)
+		codes = append(codes, c)
+		return err
+	}, selectCode+`WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id DESC`, string(list))
+	return codes, err
+}

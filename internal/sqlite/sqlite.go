@@ -1,0 +1,220 @@
+// Package sqlite is the embedded engine: SQL, migrations and group commit on
+// one SQLite file. It decides nothing: the rules are the domain's, which it
+// calls inside its transactions. Imports: account, keyring, redemption,
+// refusal, the driver, goose and the standard library.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver, pure Go: docs/decisions/sqlite-driver.md
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/redemption"
+)
+
+const (
+	// readers is how many connections read at once. Each has its own cache.
+	readers = 4
+	// busyTimeout is how long a connection waits for another process's write.
+	busyTimeout = 15 * time.Second
+	// Page caches in KiB: the writer's holds the upper levels of every index.
+	writerCache = 16 << 10
+	readerCache = 2 << 10
+	// queueLength bounds the redeems that wait for the writer.
+	queueLength = 4096
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Options says how to open a database.
+type Options struct {
+	Path    string
+	Secrets []string // newest first; at least one
+	Now     func() time.Time
+	// OnCommit, if not nil, is told of each group of redeems that was tried:
+	// how many shared the commit and how long it took.
+	OnCommit func(redeems int, took time.Duration)
+}
+
+// DB is an open database. It is an account.Store and a redemption.Store, and
+// safe for concurrent use, also beside other processes that have it open.
+type DB struct {
+	path     string
+	keys     *keyring.Keys
+	now      func() time.Time
+	onCommit func(int, time.Duration)
+
+	writeDB, readDB *sql.DB
+	readPool        chan *session
+
+	// writer is the one connection that writes; whoever has received from
+	// writeTurn may use it and chain.
+	writeTurn chan struct{}
+	writer    *session
+	chain     *account.Chain
+
+	redeems   chan *redeemJob
+	closing   chan struct{}
+	closeOnce sync.Once
+	committer sync.WaitGroup
+}
+
+var (
+	_ account.Store    = (*DB)(nil)
+	_ redemption.Store = (*DB)(nil)
+)
+
+// Open opens the database at o.Path, or makes it, brings its schema up to date
+// and unlocks its keys. It fails with keyring.ErrWrongSecret if the secrets do
+// not open them.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	d := &DB{
+		path: o.Path, now: o.Now, onCommit: o.OnCommit,
+		readPool:  make(chan *session, readers),
+		writeTurn: make(chan struct{}, 1),
+		redeems:   make(chan *redeemJob, queueLength),
+		closing:   make(chan struct{}),
+	}
+	d.keys = keyring.NewKeys(o.Secrets, d.storedKeys)
+	if err := d.open(ctx, o.Path); err != nil {
+		return nil, errors.Join(err, d.disconnect())
+	}
+	d.writeTurn <- struct{}{}
+	d.committer.Add(1)
+	go d.commitRedeems()
+	return d, nil
+}
+
+func (d *DB) open(ctx context.Context, path string) (err error) {
+	if err := createPrivate(path); err != nil {
+		return err
+	}
+	if d.writeDB, err = connect(path, writerCache, "_txlock=immediate"); err != nil {
+		return err
+	}
+	d.writeDB.SetMaxOpenConns(1)
+	if err := migrate(ctx, d.writeDB); err != nil {
+		return err
+	}
+	if d.writer, err = newSession(ctx, d.writeDB); err != nil {
+		return err
+	}
+	if d.readDB, err = connect(path, readerCache, "_pragma=query_only(1)"); err != nil {
+		return err
+	}
+	d.readDB.SetMaxOpenConns(readers)
+	for range readers {
+		s, err := newSession(ctx, d.readDB)
+		if err != nil {
+			return err
+		}
+		d.readPool <- s
+	}
+	if err := d.createKeys(ctx); err != nil {
+		return err
+	}
+	ring, err := d.keys.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	d.chain = account.NewChain(ring.LedgerKey())
+	return nil
+}
+
+// createPrivate makes the file readable by its owner only, before SQLite makes
+// it, and its -wal and -shm after it, as the umask likes.
+func createPrivate(path string) error {
+	f, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the database: %w", err)
+	}
+	return f.Close()
+}
+
+// connect opens a pool. All pragmas stand in the DSN, so that every connection
+// has them; busy_timeout is first, since the others can be busy too.
+func connect(path string, cacheKiB int, more string) (*sql.DB, error) {
+	dsn := dsnOf(path) + fmt.Sprintf("?_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()) +
+		"&_pragma=journal_mode(wal)&_pragma=synchronous(full)" +
+		fmt.Sprintf("&_pragma=cache_size(-%d)", cacheKiB) +
+		"&_pragma=temp_store(memory)&_pragma=journal_size_limit(67108864)&" + more
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	return db, nil
+}
+
+func dsnOf(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
+	if err != nil {
+		return fmt.Errorf("reading the migrations: %w", err)
+	}
+	have, want, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schema's version: %w", err)
+	}
+	if have > want {
+		return fmt.Errorf("the database's schema is version %d, this program knows %d: use the newer program", have, want)
+	}
+	if have == want {
+		return nil
+	}
+	if _, err = p.Up(ctx); err != nil {
+		// Another process that starts at the same moment may have been first.
+		if have, want, again := p.GetVersions(ctx); again == nil && have == want {
+			return nil
+		}
+		return fmt.Errorf("bringing the schema up to date: %w", err)
+	}
+	return nil
+}
+
+// Keys are the database's data keys.
+func (d *DB) Keys() *keyring.Keys { return d.keys }
+
+// Ping reports whether the database answers.
+func (d *DB) Ping(ctx context.Context) error {
+	return d.read(ctx, func(s *session) error {
+		var n int64
+		return s.row(ctx, `SELECT count(*) FROM ledger_heads`).Scan(&n)
+	})
+}
+
+// Close waits for what is under way and closes the database. Calls that come
+// later fail.
+func (d *DB) Close() error {
+	d.closeOnce.Do(func() { close(d.closing) })
+	d.committer.Wait()
+	return d.disconnect()
+}
+
+func (d *DB) disconnect() error {
+	var errs []error
+	for _, db := range []*sql.DB{d.readDB, d.writeDB} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
