@@ -5,6 +5,7 @@ package guess
 import (
 	"container/list"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -147,13 +148,7 @@ func (l *Limiter) drop(e *list.Element) {
 }
 
 // Account is the subject that stands for the account with that id.
-func Account(id int64) string {
-	b := [9]byte{'u'}
-	for i := range 8 {
-		b[i+1] = byte(id >> (8 * i))
-	}
-	return string(b[:])
-}
+func Account(id int64) string { return "u" + strconv.FormatInt(id, 10) }
 
 // Name is the subject that stands for a username, known or not.
 func Name(username string) string { return "n" + username }

@@ -86,14 +86,13 @@ func (e *Error) Error() string { return "refused: " + string(e.Code) }
 // Is reports whether target is a refusal with the same code, so that
 // errors.Is(err, refusal.New(code)) works.
 func (e *Error) Is(target error) bool {
-	var t *Error
-	return errors.As(target, &t) && t.Code == e.Code
+	t, ok := errors.AsType[*Error](target)
+	return ok && t.Code == e.Code
 }
 
 // CodeOf returns the refusal's code in err's chain, or "" if there is none.
 func CodeOf(err error) Code {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return ""

@@ -3,7 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
-	"strconv"
+	"strings"
 
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
@@ -63,37 +63,59 @@ func (t *tx) countRange(first, last, name, state, n int64) {
 	}
 }
 
-// writeCounts adds the differences to the stored counts, in one statement, and
-// drops what has come to nothing.
+// writeCounts adds the differences to the stored counts and drops what has come
+// to nothing.
 func (t *tx) writeCounts(ctx context.Context) error {
-	var b, gone []byte
-	names := map[int64]bool{}
+	var rows []any
+	var gone []cell
 	for c, n := range t.counts {
 		if n == (tally{}) {
 			continue
 		}
-		b = appendRow(b, c.name, c.level, c.block, n[0], n[1], n[2], n[3])
+		rows = append(rows, c.name, c.level, c.block, n[0], n[1], n[2], n[3])
 		if n.total() < 0 {
-			gone = appendRow(gone, c.name, c.level, c.block)
-			names[c.name] = true
+			gone = append(gone, c)
 		}
 	}
-	if b == nil {
-		return nil
+	for len(rows) > 0 {
+		n := countRows(len(rows) / countColumns)
+		if _, err := t.change(ctx, addCounts(n), rows[:n*countColumns]...); err != nil {
+			return fmt.Errorf("writing the counts: %w", err)
+		}
+		rows = rows[n*countColumns:]
 	}
-	if _, err := t.change(ctx, `INSERT INTO redemption_counts
-		SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each(?) WHERE true
+	return t.dropCounts(ctx, gone)
+}
+
+const countColumns = 7
+
+// countRows is how many of the rows left one statement writes: as many as make
+// it worth while, in few sizes, since each is a prepared statement.
+func countRows(left int) int {
+	for _, n := range [...]int{64, 16, 4} {
+		if left >= n {
+			return n
+		}
+	}
+	return 1
+}
+
+func addCounts(rows int) string {
+	return `INSERT INTO redemption_counts VALUES ` + strings.Repeat(`(?, ?, ?, ?, ?, ?, ?), `, rows-1) + `(?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET enabled = enabled + excluded.enabled, disabled = disabled + excluded.disabled,
-			used = used + excluded.used, expired = expired + excluded.expired`, string(append(b, ']'))); err != nil {
-		return fmt.Errorf("writing the counts: %w", err)
-	}
-	if gone == nil {
-		return nil
-	}
-	if _, err := t.change(ctx, `DELETE FROM redemption_counts WHERE (name_id, level, block) IN
-			(SELECT value->>0, value->>1, value->>2 FROM json_each(?))
-		AND enabled = 0 AND disabled = 0 AND used = 0 AND expired = 0`, string(append(gone, ']'))); err != nil {
-		return fmt.Errorf("dropping counts: %w", err)
+			used = used + excluded.used, expired = expired + excluded.expired`
+}
+
+// dropCounts drops those of the cells that count nothing any more, and names
+// that no code has.
+func (t *tx) dropCounts(ctx context.Context, cells []cell) error {
+	names := map[int64]bool{}
+	for _, c := range cells {
+		names[c.name] = true
+		if _, err := t.change(ctx, `DELETE FROM redemption_counts WHERE name_id = ? AND level = ? AND block = ?
+			AND enabled = 0 AND disabled = 0 AND used = 0 AND expired = 0`, c.name, c.level, c.block); err != nil {
+			return fmt.Errorf("dropping counts: %w", err)
+		}
 	}
 	for name := range names {
 		if _, err := t.change(ctx, `DELETE FROM redemption_names WHERE id = ?1
@@ -102,20 +124,4 @@ func (t *tx) writeCounts(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// appendRow appends a JSON array of numbers to the array of arrays in b, which
-// it opens if b is empty; the caller closes it.
-func appendRow(b []byte, row ...int64) []byte {
-	sep := byte(',')
-	if b == nil {
-		sep = '['
-	}
-	b = append(b, sep)
-	sep = '['
-	for _, n := range row {
-		b = strconv.AppendInt(append(b, sep), n, 10)
-		sep = ','
-	}
-	return append(b, ']')
 }

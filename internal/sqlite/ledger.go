@@ -93,8 +93,10 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	order := `seq DESC`
 	if f.CodeID != 0 {
 		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0`, []any{f.CodeID}},
-			arm{`first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
-				[]any{f.CodeID - widestRange, f.CodeID, f.CodeID}})
+			arm{
+				`first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
+				[]any{f.CodeID - widestRange, f.CodeID, f.CodeID},
+			})
 	}
 	switch {
 	case f.UserID > 0:

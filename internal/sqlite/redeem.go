@@ -49,9 +49,8 @@ func (d *DB) Redeem(_ context.Context, a redemption.Attempt) (int64, error) {
 // commitRedeems is the committer: it takes what has arrived and commits it
 // together. A lone redeem does not wait for company; whatever arrives during a
 // commit makes the next group.
-func (d *DB) commitRedeems() {
+func (d *DB) commitRedeems(ctx context.Context) {
 	defer d.committer.Done()
-	ctx := context.Background()
 	group := make([]*redeemJob, 0, groupMax)
 	for {
 		var first *redeemJob

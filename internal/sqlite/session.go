@@ -33,7 +33,7 @@ func (s *session) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 	if st, ok := s.stmts[text]; ok {
 		return st, nil
 	}
-	st, err := s.conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
+	st, err := s.conn.PrepareContext(ctx, text)
 	if err != nil {
 		return nil, fmt.Errorf("preparing %q: %w", text, err)
 	}
@@ -42,7 +42,7 @@ func (s *session) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 }
 
 func (s *session) exec(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	st, err := s.stmt(ctx, text)
+	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (s *session) exec(ctx context.Context, text string, args ...any) (sql.Resul
 
 // row is the one row of a query; its errors come out of Scan.
 func (s *session) row(ctx context.Context, text string, args ...any) scanner {
-	st, err := s.stmt(ctx, text)
+	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
 		return failed{err}
 	}
@@ -60,7 +60,7 @@ func (s *session) row(ctx context.Context, text string, args ...any) scanner {
 
 // each calls scan for each row of a query.
 func (s *session) each(ctx context.Context, scan func(scanner) error, text string, args ...any) error {
-	st, err := s.stmt(ctx, text)
+	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
 		return err
 	}

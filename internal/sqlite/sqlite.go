@@ -95,7 +95,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	d.writeTurn <- struct{}{}
 	d.committer.Add(1)
-	go d.commitRedeems()
+	go d.commitRedeems(context.WithoutCancel(ctx))
 	return d, nil
 }
 
@@ -151,7 +151,7 @@ func connect(path string, cacheKiB int, more string) (*sql.DB, error) {
 	dsn := dsnOf(path) + fmt.Sprintf("?_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()) +
 		"&_pragma=journal_mode(wal)&_pragma=synchronous(full)" +
 		fmt.Sprintf("&_pragma=cache_size(-%d)", cacheKiB) +
-		"&_pragma=temp_store(memory)&_pragma=journal_size_limit(67108864)&" + more
+		"&_pragma=temp_store(memory)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(67108864)&" + more
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
