@@ -80,11 +80,6 @@ func (d *DB) CreateUser(
 	ctx context.Context, n account.NewUser, by account.Actor, at time.Time, once *account.Once,
 ) (u account.User, err error) {
 	err = d.write(ctx, func(ctx context.Context, t *tx) error {
-		if once != nil {
-			if err := t.fresh(once.Epoch); err != nil {
-				return err
-			}
-		}
 		if err := t.replayed(ctx, once); err != nil {
 			return err
 		}
@@ -242,10 +237,14 @@ func recall(ctx context.Context, s *session, scope account.Hash, now time.Time) 
 	return &r, err
 }
 
-// replayed fails with an *account.Replay if the request has been answered.
+// replayed fails with an *account.Replay if the request has been answered, and
+// with keyring.ErrStale if its answer would be sealed under old keys.
 func (t *tx) replayed(ctx context.Context, once *account.Once) error {
 	if once == nil {
 		return nil
+	}
+	if err := t.fresh(once.Epoch); err != nil {
+		return err
 	}
 	r, err := recall(ctx, t.session, once.Scope, once.At)
 	if err == nil && r != nil {
@@ -271,9 +270,6 @@ func (t *tx) remember(ctx context.Context, once *account.Once, result any) error
 // Remember implements account.Store.
 func (d *DB) Remember(ctx context.Context, once *account.Once) error {
 	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		if err := t.fresh(once.Epoch); err != nil {
-			return err
-		}
 		if err := t.replayed(ctx, once); err != nil {
 			return err
 		}

@@ -29,28 +29,28 @@ type redeemJob struct {
 func (d *DB) Redeem(_ context.Context, a redemption.Attempt) (int64, error) {
 	j := &redeemJob{Attempt: a, done: make(chan struct{})}
 	select {
-	case <-d.closing:
-		return 0, errClosed
-	default:
-	}
-	select {
 	case d.redeems <- j:
 	default:
 		return 0, refusal.Later(refusal.TooBusy, time.Second)
 	}
 	select {
 	case <-j.done:
-	case <-d.closing:
-		<-j.done // the committer empties the queue before it ends
+		return j.credited, j.err
+	case <-d.committed:
 	}
-	return j.credited, j.err
+	select {
+	case <-j.done: // by the last group
+		return j.credited, j.err
+	default: // it came when the committer had emptied the queue and ended
+		return 0, errClosed
+	}
 }
 
 // commitRedeems is the committer: it takes what has arrived and commits it
 // together. A lone redeem does not wait for company; whatever arrives during a
 // commit makes the next group.
 func (d *DB) commitRedeems(ctx context.Context) {
-	defer d.committer.Done()
+	defer close(d.committed)
 	group := make([]*redeemJob, 0, groupMax)
 	for {
 		var first *redeemJob

@@ -68,9 +68,9 @@ type DB struct {
 	chain     *account.Chain
 
 	redeems   chan *redeemJob
-	closing   chan struct{}
+	closing   chan struct{} // closed by Close
+	committed chan struct{} // closed when the committer has ended
 	closeOnce sync.Once
-	committer sync.WaitGroup
 }
 
 var (
@@ -88,13 +88,13 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		writeTurn: make(chan struct{}, 1),
 		redeems:   make(chan *redeemJob, queueLength),
 		closing:   make(chan struct{}),
+		committed: make(chan struct{}),
 	}
 	d.keys = keyring.NewKeys(o.Secrets, d.storedKeys)
 	if err := d.open(ctx, o.Path); err != nil {
 		return nil, errors.Join(err, d.disconnect())
 	}
 	d.writeTurn <- struct{}{}
-	d.committer.Add(1)
 	go d.commitRedeems(context.WithoutCancel(ctx))
 	return d, nil
 }
@@ -203,10 +203,17 @@ func (d *DB) Ping(ctx context.Context) error {
 
 // Close waits for what is under way and closes the database. Calls that come
 // later fail.
-func (d *DB) Close() error {
-	d.closeOnce.Do(func() { close(d.closing) })
-	d.committer.Wait()
-	return d.disconnect()
+func (d *DB) Close() (err error) {
+	d.closeOnce.Do(func() {
+		close(d.closing)
+		<-d.committed
+		<-d.writeTurn
+		for range readers {
+			<-d.readPool
+		}
+		err = d.disconnect()
+	})
+	return err
 }
 
 func (d *DB) disconnect() error {
