@@ -20,7 +20,7 @@ const (
 	// sweepStep and purgeBlocks bound one step, and so how long a redeem may
 	// wait behind it: some 10 ms.
 	sweepStep   = 512
-	purgeBlocks = 4 // of 256 codes
+	purgeBlocks = 16 // of 64 codes
 	// insertRows is how many codes one INSERT writes. Larger ones gain nothing.
 	insertRows = 20
 )
@@ -243,7 +243,7 @@ func (d *DB) Delete(ctx context.Context, id int64, by account.Actor, at time.Tim
 // after the clock was set back.
 const (
 	overdue  = `state = 1 AND expires > 0 AND expires < ?`
-	tooEarly = `state = 4 AND expires > 0 AND expires >= ?`
+	tooEarly = `state = 4 AND expires >= ?`
 )
 
 // Sweep implements redemption.Store.

@@ -13,11 +13,12 @@ import (
 // docs/decisions/flat-pages.md.
 
 // Levels of the tree of blocks: a block at a level is id >> level. The leaves
-// are small enough to scan; each other block has 64 children.
+// are small enough to scan; each other block has 64 children. One block of the
+// top level holds 16 million ids.
 const (
-	leafLevel = 8
+	leafLevel = 6
 	levelStep = 6
-	topLevel  = leafLevel + 2*levelStep
+	topLevel  = leafLevel + 3*levelStep
 )
 
 // allNames is the name_id under which codes of all names are counted.

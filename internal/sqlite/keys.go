@@ -173,6 +173,9 @@ func (t *tx) newEpoch(ctx context.Context, d *DB, detail string) error {
 // 0 once the old generation is gone.
 func (d *DB) rotateStep(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
 	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+		if t.epoch != ring.Epoch() {
+			return nil // another process has ended this rotation, and may have begun the next
+		}
 		if left, err = t.resealCodes(ctx, ring); err != nil || left > 0 {
 			return err
 		}

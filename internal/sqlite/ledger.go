@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +19,8 @@ const (
 	// does not hold back the write-ahead log.
 	auditStep = 20_000
 	// widestRange bounds how many ids apart the first and last code of an entry
-	// are: a step of Purge stays within one block above the leaves.
-	widestRange = 1 << (leafLevel + levelStep)
+	// are: neither a batch nor a step of Purge is wider.
+	widestRange = 1 << 14
 )
 
 // append writes the next entry of the ledger.
@@ -105,7 +106,7 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	case f.UserID < 0:
 		and(arm{`actor_id = 0`, nil})
 	case f.CodeID == 0 && (!f.From.IsZero() || !f.To.IsZero()):
-		order = `at DESC, seq DESC`
+		order = `at DESC, seq DESC` // which is not quite that of seq: clocks are set back, and redeems wait
 	}
 	if !f.From.IsZero() {
 		and(arm{`at >= ?`, []any{f.From.UnixMilli()}})
@@ -113,15 +114,19 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	if !f.To.IsZero() {
 		and(arm{`at < ?`, []any{f.To.UnixMilli()}})
 	}
-	if f.Before > 0 {
+	switch {
+	case f.Before > 0 && order == `seq DESC`:
 		and(arm{`seq < ?`, []any{f.Before}})
+	case f.Before > 0:
+		and(arm{`(at, seq) < (ifnull((SELECT at FROM ledger WHERE seq = ?), ?), ?)`,
+			[]any{f.Before, int64(math.MaxInt64), f.Before}})
 	}
 	var union []string
 	for _, a := range arms {
 		union = append(union, `SELECT seq FROM (SELECT seq FROM ledger WHERE `+a.where+` ORDER BY `+order+` LIMIT ?)`)
 		args = append(append(args, a.args...), f.Limit)
 	}
-	return selectEntry + `WHERE seq IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY seq DESC LIMIT ?`,
+	return selectEntry + `WHERE seq IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY ` + order + ` LIMIT ?`,
 		append(args, f.Limit)
 }
 

@@ -3,10 +3,10 @@ package sqlite
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/scrip-codes/scrip/internal/keyring"
@@ -66,15 +66,13 @@ func (l *lister) chooseNames(ctx context.Context) error {
 		return nil
 	}
 	pattern := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(l.query.Fragment) + "%"
-	var all int64
-	if err := l.row(ctx, `SELECT count(*) FROM redemption_names`).Scan(&all); err != nil {
+	var all, matching int64
+	if err := l.row(ctx, `SELECT count(*), coalesce(sum(name LIKE ? ESCAPE '\'), 0) FROM redemption_names`, pattern).
+		Scan(&all, &matching); err != nil {
 		return err
 	}
-	if err := l.readNames(ctx, `SELECT id FROM redemption_names WHERE name LIKE ? ESCAPE '\'`, pattern); err != nil {
-		return err
-	}
-	if int64(len(l.names)) <= all/2 {
-		return nil
+	if matching <= all/2 {
+		return l.readNames(ctx, `SELECT id FROM redemption_names WHERE name LIKE ? ESCAPE '\'`, pattern)
 	}
 	// Most match: it is less work to leave out the others.
 	l.except = true
@@ -82,8 +80,6 @@ func (l *lister) chooseNames(ctx context.Context) error {
 }
 
 func (l *lister) readNames(ctx context.Context, text, pattern string) error {
-	l.names = nil
-	clear(l.inName)
 	return l.each(ctx, func(row scanner) error {
 		var id int64
 		err := row.Scan(&id)
@@ -130,8 +126,13 @@ func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error)
 		}
 	}
 	w := walk{lister: l, skip: skip, want: int(want)}
-	if err := w.visit(ctx, top, topLevel); err != nil {
-		return nil, 0, err
+	for _, b := range top {
+		if enough, err := w.visit(ctx, b, topLevel); err != nil || enough {
+			if err != nil {
+				return nil, 0, err
+			}
+			break
+		}
 	}
 	ids = append(w.ids, within...)
 	slices.SortFunc(ids, func(a, b int64) int { return cmp.Compare(b, a) })
@@ -142,24 +143,15 @@ func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error)
 type block struct{ number, n int64 }
 
 // blocks reads the blocks of a level from first to last, newest first.
-func (l *lister) blocks(ctx context.Context, level, first, last int64) ([]block, error) {
-	if l.names == nil && !l.except {
+func (l *lister) blocks(ctx context.Context, level, first, last int64) (out []block, err error) {
+	text, names := l.countsText()
+	if text == "" {
 		return nil, nil
-	}
-	// A name's counts are added, or, from those of all names, taken away.
-	names, sign := l.names, "1"
-	if l.except {
-		names, sign = append([]int64{allNames}, l.names...), "iif(name_id = 0, 1, -1)"
-	}
-	list, err := json.Marshal(names)
-	if err != nil {
-		return nil, err
 	}
 	unswept := map[int64]int64{}
 	for leaf, n := range l.unswept {
 		unswept[leaf>>(level-leafLevel)] += n
 	}
-	var out []block
 	err = l.each(ctx, func(row scanner) error {
 		var b block
 		if err := row.Scan(&b.number, &b.n); err != nil {
@@ -169,14 +161,53 @@ func (l *lister) blocks(ctx context.Context, level, first, last int64) ([]block,
 			out = append(out, b)
 		}
 		return nil
-	}, `SELECT block, sum(`+sign+` * (`+l.counted()+`)) FROM redemption_counts
-		WHERE name_id IN (SELECT value FROM json_each(?)) AND level = ? AND block BETWEEN ? AND ?
-		GROUP BY block ORDER BY block DESC`, string(list), level, first, last)
+	}, text, names, level, first, last)
 	return out, err
 }
 
-func (l *lister) children(ctx context.Context, b block, level int64) ([]block, error) {
-	return l.blocks(ctx, level-levelStep, b.number<<levelStep, (b.number+1)<<levelStep-1)
+// countsText is the query that adds up the listed names' counts by block, and
+// the argument that says which names; empty if there are none.
+func (l *lister) countsText() (text string, names any) {
+	const where = ` AND level = ?2 AND block BETWEEN ?3 AND ?4 `
+	switch {
+	case l.except && l.names == nil:
+		return `SELECT block, ` + l.counted() + ` FROM redemption_counts WHERE name_id = ?1` + where +
+			`ORDER BY block DESC`, allNames
+	case l.except:
+		// The names' counts are taken from those of all.
+		return `SELECT block, sum(iif(name_id = 0, 1, -1) * (` + l.counted() + `)) FROM redemption_counts
+			WHERE name_id IN (SELECT value FROM json_each(?1))` + where + `GROUP BY block ORDER BY block DESC`,
+			jsonArray(append([]int64{allNames}, l.names...))
+	case l.names == nil:
+		return "", nil
+	case len(l.names) == 1:
+		return `SELECT block, ` + l.counted() + ` FROM redemption_counts WHERE name_id = ?1` + where +
+			`ORDER BY block DESC`, l.names[0]
+	}
+	return `SELECT block, sum(` + l.counted() + `) FROM redemption_counts
+		WHERE name_id IN (SELECT value FROM json_each(?1))` + where + `GROUP BY block ORDER BY block DESC`,
+		jsonArray(l.names)
+}
+
+// newest is how many children a walk reads first: often they hold the page.
+const newest = 8
+
+// children calls do for the children of a block, newest first, until it says
+// that it has enough.
+func (l *lister) children(ctx context.Context, b block, level int64, do func(block) (enough bool, err error)) error {
+	first, last := b.number<<levelStep, (b.number+1)<<levelStep-1
+	for _, part := range [][2]int64{{last - newest + 1, last}, {first, last - newest}} {
+		blocks, err := l.blocks(ctx, level-levelStep, part[0], part[1])
+		if err != nil {
+			return err
+		}
+		for _, child := range blocks {
+			if enough, err := do(child); err != nil || enough {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // counted is which counts the filter adds up.
@@ -301,28 +332,33 @@ func (l *lister) newerThan(ctx context.Context, top []block, id int64) (n int64,
 			return n, nil
 		}
 		if level == leafLevel {
-			newer, err := l.scan(ctx, id+1, (in.number+1)<<leafLevel-1)
-			return n + int64(len(newer)), err
+			return n, l.scan(ctx, id+1, (in.number+1)<<leafLevel-1, func(int64) bool { n++; return false })
 		}
-		if blocks, err = l.children(ctx, in, level); err != nil {
+		// Only what is not older counts.
+		if blocks, err = l.blocks(ctx, level-levelStep, id>>(level-levelStep), (in.number+1)<<levelStep-1); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// scan reads the ids of the listed codes from first to last, which are of one
-// leaf block, newest first.
-func (l *lister) scan(ctx context.Context, first, last int64) (ids []int64, err error) {
-	err = l.each(ctx, func(row scanner) error {
+// scan calls do for each listed code from first to last, which are of one leaf
+// block, newest first, until it says that it has enough.
+func (l *lister) scan(ctx context.Context, first, last int64, do func(id int64) (enough bool)) error {
+	text, name := ``, int64(0)
+	if len(l.names) == 1 && !l.except {
+		text, name = ` AND name_id = ?4`, l.names[0]
+	}
+	return l.each(ctx, func(row scanner) error {
 		var id, name int64
-		err := row.Scan(&id, &name)
-		if l.listed(name) {
-			ids = append(ids, id)
+		if err := row.Scan(&id, &name); err != nil {
+			return err
 		}
-		return err
-	}, `SELECT id, name_id FROM redemptions WHERE id BETWEEN ?2 AND ?3 AND `+l.passes()+`
-		ORDER BY id DESC`, l.second, first, last)
-	return ids, err
+		if l.listed(name) && do(id) {
+			return errEnough
+		}
+		return nil
+	}, `SELECT id, name_id FROM redemptions WHERE id BETWEEN ?2 AND ?3 AND `+l.passes()+text+` ORDER BY id DESC LIMIT ?5`,
+		l.second, first, last, name, int64(1)<<leafLevel)
 }
 
 // walk goes down the tree, newest first, and collects ids.
@@ -333,34 +369,26 @@ type walk struct {
 	ids  []int64
 }
 
-func (w *walk) visit(ctx context.Context, blocks []block, level int64) error {
-	for _, b := range blocks {
-		if len(w.ids) >= w.want {
-			return nil
-		}
-		if w.skip >= b.n {
-			w.skip -= b.n
-			continue
-		}
-		if level == leafLevel {
-			ids, err := w.scan(ctx, b.number<<leafLevel, (b.number+1)<<leafLevel-1)
-			if err != nil {
-				return err
+func (w *walk) visit(ctx context.Context, b block, level int64) (enough bool, err error) {
+	switch {
+	case len(w.ids) >= w.want:
+		return true, nil
+	case w.skip >= b.n:
+		w.skip -= b.n
+		return false, nil
+	case level == leafLevel:
+		err = w.scan(ctx, b.number<<leafLevel, (b.number+1)<<leafLevel-1, func(id int64) bool {
+			if w.skip > 0 {
+				w.skip--
+				return false
 			}
-			ids = ids[min(w.skip, int64(len(ids))):]
-			w.ids = append(w.ids, ids[:min(len(ids), w.want-len(w.ids))]...)
-			w.skip = 0
-			continue
-		}
-		children, err := w.children(ctx, b, level)
-		if err != nil {
-			return err
-		}
-		if err := w.visit(ctx, children, level-levelStep); err != nil {
-			return err
-		}
+			w.ids = append(w.ids, id)
+			return len(w.ids) >= w.want
+		})
+	default:
+		err = w.children(ctx, b, level, func(child block) (bool, error) { return w.visit(ctx, child, level-levelStep) })
 	}
-	return nil
+	return len(w.ids) >= w.want, err
 }
 
 // codesByID reads codes, newest first.
@@ -368,14 +396,22 @@ func codesByID(ctx context.Context, s *session, ids []int64) (codes []redemption
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
 	err = s.each(ctx, func(row scanner) error {
 		c, _, err := scanCode(row)
 		codes = append(codes, c)
 		return err
-	}, selectCode+`WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id DESC`, string(list))
+	}, selectCode+`WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id DESC`, jsonArray(ids))
 	return codes, err
+}
+
+// jsonArray writes numbers for json_each to read.
+func jsonArray(numbers []int64) string {
+	b := []byte{'['}
+	for i, n := range numbers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return string(append(b, ']'))
 }

@@ -58,7 +58,8 @@ func (s *session) row(ctx context.Context, text string, args ...any) scanner {
 	return st.QueryRowContext(ctx, args...)
 }
 
-// each calls scan for each row of a query.
+// each calls scan for each row of a query, until it fails; errEnough ends it
+// without a failure.
 func (s *session) each(ctx context.Context, scan func(scanner) error, text string, args ...any) error {
 	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
@@ -70,12 +71,17 @@ func (s *session) each(ctx context.Context, scan func(scanner) error, text strin
 	}
 	defer func() { _ = rows.Close() }() // rows.Err has its error
 	for rows.Next() {
-		if err := scan(rows); err != nil {
+		if err := scan(rows); errors.Is(err, errEnough) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
 	return rows.Err()
 }
+
+// errEnough says that the rows that are left are not wanted.
+var errEnough = errors.New("enough rows")
 
 type scanner interface{ Scan(dest ...any) error }
 

@@ -66,7 +66,9 @@ CREATE TABLE redemptions (
     sealed    BLOB    NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX redemptions_key ON redemptions (key_index);
-CREATE INDEX redemptions_expiry ON redemptions (state, expires, name_id) WHERE expires > 0 AND state IN (1, 4);
+-- Two, since SQLite uses a partial index only for its own condition, word by word.
+CREATE INDEX redemptions_due ON redemptions (expires, name_id) WHERE state = 1 AND expires > 0;
+CREATE INDEX redemptions_swept ON redemptions (expires, name_id) WHERE state = 4;
 
 -- How many codes of a name (0: of all) and state have id >> level = block.
 CREATE TABLE redemption_counts (
