@@ -85,6 +85,8 @@ func NewToken() string {
 // written in the effect's own transaction. A store that finds the row there
 // already does nothing and fails with a *Replay.
 type Once struct {
+	// Caller is the account that sent the request.
+	Caller int64
 	// Scope is a hash of the caller, method, path and idempotency key.
 	Scope Hash
 	// Request is a hash of the body.
@@ -99,6 +101,10 @@ type Once struct {
 
 // OnceFor is how long a Once is remembered.
 const OnceFor = 24 * time.Hour
+
+// OnceMax is how many answers of one caller there may be for a refusal to be
+// added: a refusal costs its sender nothing, so there would be no end to them.
+const OnceMax = 1000
 
 // AnswerContext binds the sealed answer of a Once to its scope.
 func AnswerContext(scope Hash) []byte { return append([]byte("idempotent answer "), scope[:]...) }
@@ -159,14 +165,16 @@ type Store interface {
 	// Recall finds the answer to an earlier request with the same scope that
 	// is not older than OnceFor at now, as a *Replay; nil if there is none.
 	Recall(ctx context.Context, scope Hash, now time.Time) (*Replay, error)
-	// Remember stores an answer that had no effect, for once.Answer(nil); it
-	// fails with a *Replay if another was stored first.
+	// Remember stores an answer that had no effect, for once.Answer(nil), unless
+	// its caller has OnceMax already; it fails with a *Replay if another was
+	// stored first.
 	Remember(ctx context.Context, once *Once) error
 	// Forget drops a bounded number of answers older than OnceFor and of
 	// sessions that have ended, and reports whether there may be more.
 	Forget(ctx context.Context, now time.Time) (bool, error)
 
-	// Ledger lists entries, newest first.
+	// Ledger lists entries, newest first: by Seq, or by At and Seq where nothing
+	// but times chooses them.
 	Ledger(ctx context.Context, f LedgerFilter) ([]Entry, error)
 	// Heads are the ledger's lanes.
 	Heads(ctx context.Context) ([]Head, error)

@@ -134,7 +134,7 @@ type LedgerFilter struct {
 	UserID int64     // by or about this account; -1 is the command line
 	From   time.Time // not before
 	To     time.Time // before
-	Before int64     // Seq below: for the next page
+	Before int64     // what is listed behind the entry with this Seq: for the next page
 	Limit  int       // at most so many
 }
 

@@ -114,7 +114,7 @@ func checkExpiry(t, now time.Time) error {
 // surrounding spaces, without hyphens, in lower case. An empty result means
 // that there is no key in text.
 func Normalize(text string) string {
-	return strings.ToLower(strings.ReplaceAll(strings.TrimSpace(text), "-", ""))
+	return strings.ToLower(strings.TrimSpace(strings.ReplaceAll(text, "-", "")))
 }
 
 // Change is what an admin changes about a code. Nil fields stay as they are.

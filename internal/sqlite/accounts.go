@@ -259,9 +259,9 @@ func (t *tx) remember(ctx context.Context, once *account.Once, result any) error
 		return nil
 	}
 	// One past its time may stand in the way until Forget has dropped it.
-	if _, err := t.change(ctx, `INSERT INTO answers (scope, request, answer, at) VALUES (?, ?, ?, ?)
+	if _, err := t.change(ctx, `INSERT INTO answers (scope, caller, request, answer, at) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (scope) DO UPDATE SET request = excluded.request, answer = excluded.answer, at = excluded.at`,
-		once.Scope[:], once.Request[:], once.Answer(result), once.At.UnixMilli()); err != nil {
+		once.Scope[:], once.Caller, once.Request[:], once.Answer(result), once.At.UnixMilli()); err != nil {
 		return fmt.Errorf("remembering an answer: %w", err)
 	}
 	return nil
@@ -271,6 +271,11 @@ func (t *tx) remember(ctx context.Context, once *account.Once, result any) error
 func (d *DB) Remember(ctx context.Context, once *account.Once) error {
 	return d.write(ctx, func(ctx context.Context, t *tx) error {
 		if err := t.replayed(ctx, once); err != nil {
+			return err
+		}
+		var stored int64
+		if err := t.row(ctx, `SELECT count(*) FROM (SELECT 1 FROM answers WHERE caller = ? LIMIT ?)`,
+			once.Caller, account.OnceMax).Scan(&stored); err != nil || stored == account.OnceMax {
 			return err
 		}
 		return t.remember(ctx, once, nil)

@@ -11,8 +11,13 @@ import (
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
 
-// rotateStep is how many rows are sealed anew in one transaction.
-const rotateStep = 256
+const (
+	// rotateStep is how many rows are sealed anew in one transaction.
+	rotateStep = 256
+	// beginTries bounds how often a rotation tries to begin, between those of
+	// others.
+	beginTries = 10
+)
 
 // storedKeys reads the wrapped keys.
 func (d *DB) storedKeys(ctx context.Context) (keys keyring.Stored, err error) {
@@ -104,7 +109,11 @@ const (
 // old one. One that was cut off goes on where it was. Progress, if not nil, is
 // called after each step with the number of rows passed and to pass.
 func (d *DB) Rotate(ctx context.Context, progress func(done, total int64)) error {
-	if err := d.beginRotation(ctx); err != nil {
+	err := d.beginRotation(ctx)
+	for try := 0; isStale(err) && try < beginTries; try++ { // another has just ended one
+		err = d.beginRotation(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	ring, err := d.keys.Reload(ctx)

@@ -38,11 +38,13 @@ CREATE INDEX sessions_user ON sessions (user_id);
 CREATE TABLE answers (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     scope   BLOB    NOT NULL UNIQUE,
+    caller  INTEGER NOT NULL,
     request BLOB    NOT NULL,
     answer  BLOB    NOT NULL,
     at      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX answers_at ON answers (at);
+CREATE INDEX answers_caller ON answers (caller);
 
 -- Names of their own: a million codes share one.
 CREATE TABLE redemption_names (

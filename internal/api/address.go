@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// clientAddress is who asks, as an IP address.
+func (s *server) clientAddress(ctx context.Context, r *http.Request) string {
+	address, ignored := clientAddress(r.RemoteAddr, r.Header, s.TrustedProxies)
+	if ignored && s.warnedForwarded.CompareAndSwap(false, true) {
+		s.Log.LogAttrs(ctx, slog.LevelWarn,
+			"a forwarding header came from an address that is not a trusted proxy, and is ignored, as all such will be; "+
+				"if it is your proxy, add it to the trusted proxies, or every client behind it counts as one",
+			slog.String("address", address))
+	}
+	return address
+}
+
+// clientAddress finds the client's address: that of the connection, unless it
+// is a trusted proxy's, and then the last in X-Forwarded-For that is not. Each
+// proxy adds the one that it was called from at the end, so that all before
+// that is only what the client says of itself. It also reports whether there
+// was a forwarding header that was not to be believed.
+func clientAddress(remote string, h http.Header, trusted []netip.Prefix) (address string, ignored bool) {
+	peer, ok := parseAddress(remote)
+	if !ok {
+		return remote, false
+	}
+	if !contains(trusted, peer) {
+		return peer.String(), h["X-Forwarded-For"] != nil || h["Forwarded"] != nil || h["X-Real-Ip"] != nil
+	}
+	client := peer
+	lines := h["X-Forwarded-For"]
+	for _, line := range slices.Backward(lines) {
+		for rest := line; rest != ""; {
+			var hop string
+			if comma := strings.LastIndexByte(rest, ','); comma >= 0 {
+				rest, hop = rest[:comma], rest[comma+1:]
+			} else {
+				rest, hop = "", rest
+			}
+			a, ok := parseAddress(strings.TrimSpace(hop))
+			if !ok {
+				return client.String(), false // who wrote this is the last one known
+			}
+			client = a
+			if !contains(trusted, client) {
+				return client.String(), false
+			}
+		}
+	}
+	return client.String(), false
+}
+
+// parseAddress reads an address, with or without a port. An IPv4 address in
+// IPv6's clothes is one of IPv4; a zone means something on this machine only.
+func parseAddress(text string) (netip.Addr, bool) {
+	if p, err := netip.ParseAddrPort(text); err == nil {
+		return p.Addr().Unmap().WithZone(""), true
+	}
+	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	return a.Unmap().WithZone(""), err == nil
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

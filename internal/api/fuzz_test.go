@@ -1,0 +1,98 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+// FuzzDecodeObject: only one JSON object in UTF-8 is accepted, and whatever else
+// comes is refused with a reason.
+func FuzzDecodeObject(f *testing.F) {
+	for _, s := range []string{
+		`{"name":"x","count":1,"quota":9223372036854775807,"expired_time":null}`, `{}`, `[]`, `null`, `{"count":1.0}`, `{"a":1}{}`,
+		"\xff", "\ufeff{}", `{"name":"\ud800"}`, `{"COUNT":5}`, ` {"count":1e5} `, "", " ",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var in struct {
+			Name  string `json:"name"`
+			Count *int64 `json:"count"`
+		}
+		err := decodeObject(body, &in)
+		object := utf8.Valid(body) && json.Valid(body) && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{"))
+		if err == nil && !object {
+			t.Errorf("%q was accepted", body)
+		}
+		if err == nil {
+			return
+		}
+		if refusal.CodeOf(err) == "" {
+			t.Errorf("%q: %v is no refusal", body, err)
+		}
+		if fault, ok := errors.AsType[*fault](err); object && (!ok || fault.hint != hintInteger && fault.hint != hintText) {
+			t.Errorf("%q: %v", body, err)
+		}
+	})
+}
+
+// FuzzPage: a page is within bounds, and its offset is what it should be or
+// past the end of anything.
+func FuzzPage(f *testing.F) {
+	for _, s := range [][2]string{{"1", "20"}, {"0", "0"}, {"-1", "x"}, {"9223372036854775807", "100"}, {"99999999999999999999", "1"}, {"+3", "1e2"}} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, p, size string) {
+		n := pageOf(url.Values{"p": {p}, "page_size": {size}})
+		if n.page < 1 || n.size < 1 || n.size > pageSizeMax {
+			t.Fatalf("%+v", n)
+		}
+		offset := n.offset()
+		if offset < 0 || offset+n.size < offset {
+			t.Fatalf("%+v: offset %d", n, offset)
+		}
+		want := new(big.Int).Mul(big.NewInt(n.page-1), big.NewInt(n.size))
+		if want.Cmp(big.NewInt(offset)) != 0 && (want.Cmp(big.NewInt(offset)) < 0 || offset < 1<<62) {
+			t.Errorf("%+v: offset %d, want %s", n, offset, want)
+		}
+	})
+}
+
+// FuzzClientAddress: nobody but a trusted proxy can choose an address, and what
+// it says before the last untrusted one is not listened to.
+func FuzzClientAddress(f *testing.F) {
+	f.Add("192.0.2.1:5", "198.51.100.7")
+	f.Add("10.0.0.1:5", "203.0.113.9, 198.51.100.7 , 10.0.0.2")
+	f.Add("[::ffff:10.0.0.1]:5", "[2001:db8::7]:4711,,")
+	f.Add("@", "unknown")
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	f.Fuzz(func(t *testing.T, remote, forwarded string) {
+		h := http.Header{"X-Forwarded-For": {forwarded}}
+		got, ignored := clientAddress(remote, h, trusted)
+		alone, _ := clientAddress(remote, http.Header{}, trusted)
+		peer, err := netip.ParseAddr(alone)
+		if err != nil || !contains(trusted, peer) {
+			if got != alone || err == nil && !ignored {
+				t.Errorf("%q, %q: %q, want %q", remote, forwarded, got, alone)
+			}
+			return
+		}
+		if _, err := netip.ParseAddr(got); err != nil || strings.Contains(got, "%") {
+			t.Errorf("%q, %q: %q", remote, forwarded, got)
+		}
+		more, _ := clientAddress(remote, http.Header{"X-Forwarded-For": {"203.0.113.200, " + forwarded}}, trusted)
+		if a, _ := netip.ParseAddr(got); !contains(trusted, a) && more != got {
+			t.Errorf("%q, %q: what stands before it made %q of %q", remote, forwarded, more, got)
+		}
+	})
+}

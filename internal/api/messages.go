@@ -1,0 +1,358 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+
+	"golang.org/x/text/language"
+
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+// tongue is one of the languages that the API speaks.
+type tongue int
+
+const (
+	chinese tongue = iota // the default: what existing clients show as it comes
+	japanese
+	english
+	tongues // how many there are
+)
+
+// tag is the language's name in HTTP.
+func (t tongue) tag() string { return [...]string{"zh-CN", "ja", "en"}[t] }
+
+// newMatcher knows the tongues, in their order.
+func newMatcher() language.Matcher {
+	return language.NewMatcher([]language.Tag{language.MustParse("zh-CN"), language.Japanese, language.English})
+}
+
+// acceptLanguageMax is longer than any browser's, and short enough to read at
+// no cost worth speaking of.
+const acceptLanguageMax = 512
+
+// language is the one that the client likes best among the tongues.
+func (s *server) language(h http.Header) tongue {
+	accept := h.Get("Accept-Language")
+	if accept == "" || len(accept) > acceptLanguageMax {
+		return chinese
+	}
+	tags, _, err := language.ParseAcceptLanguage(accept)
+	if err != nil {
+		return chinese
+	}
+	_, i, confidence := s.languages.Match(tags...)
+	if confidence == language.No {
+		return chinese
+	}
+	return tongue(i)
+}
+
+// words is one text in each tongue.
+type words struct{ zh, ja, en string }
+
+func (w words) in(t tongue) string { return [...]string{w.zh, w.ja, w.en}[t] }
+
+// fault is a request that is invalid in a way that can be named.
+type fault struct {
+	hint hint
+	name string // of the member, where the hint has one
+}
+
+// hint is a way in which a request can be invalid.
+type hint int
+
+const (
+	hintObject hint = iota
+	hintInteger
+	hintText
+	hintMissing
+	hintPathID
+	hintBody
+	hintIdempotencyKey
+)
+
+// Error says what is wrong, for a log.
+func (f *fault) Error() string { return fmt.Sprintf("invalid request: hint %d %s", f.hint, f.name) }
+
+// Unwrap returns the refusal that every fault is.
+func (f *fault) Unwrap() error { return refusal.New(refusal.InvalidRequest) }
+
+func (f *fault) in(hints map[hint]words, t tongue) string {
+	text := hints[f.hint].in(t)
+	if f.name == "" {
+		return text
+	}
+	return fmt.Sprintf(text, f.name)
+}
+
+// hints is the words of the faults. Those about a member have a place for its
+// name.
+func hints() map[hint]words {
+	return map[hint]words{
+		hintObject: {
+			"请求体必须是一个 JSON 对象，例如 {\"key\":\"…\"}",
+			"リクエスト本文は {\"key\":\"…\"} のような JSON オブジェクトにしてください",
+			"The request body must be one JSON object, such as {\"key\":\"…\"}.",
+		},
+		hintInteger: {
+			"参数 %s 必须是 64 位范围内的整数，不带引号、小数点和指数",
+			"%s は 64 ビットに収まる整数で、引用符・小数点・指数を付けずに指定してください",
+			"%s must be a whole number that fits 64 bits, without quotes, decimal point or exponent.",
+		},
+		hintText: {
+			"参数 %s 必须是字符串",
+			"%s は文字列で指定してください",
+			"%s must be a string.",
+		},
+		hintMissing: {
+			"缺少参数 %s",
+			"%s を指定してください",
+			"%s is missing.",
+		},
+		hintPathID: {
+			"路径中的 ID 必须是数字",
+			"パスの ID は数値で指定してください",
+			"The id in the path must be a number.",
+		},
+		hintBody: {
+			"请求体没有完整到达，请重试",
+			"リクエスト本文を最後まで受信できませんでした。もう一度お試しください",
+			"The request body did not arrive whole. Please try again.",
+		},
+		hintIdempotencyKey: {
+			"Idempotency-Key 只能有一个，且必须由 1 到 255 个可见 ASCII 字符组成",
+			"Idempotency-Key は 1 つだけ、表示可能な ASCII 文字 1～255 文字で指定してください",
+			"Send one Idempotency-Key, of 1 to 255 printable ASCII characters.",
+		},
+	}
+}
+
+// messages is the words of every refusal. The Chinese of those that the
+// redemption API documents is quoted from there: clients compare it.
+func messages() map[refusal.Code]words {
+	return map[refusal.Code]words{
+		refusal.RedemptionNotFound: {
+			"兑换码不存在",
+			"引き換えコードが存在しません",
+			"There is no such redemption code.",
+		},
+		refusal.RedemptionKeyMissing: {
+			"未提供兑换码",
+			"引き換えコードを入力してください",
+			"No redemption code was given.",
+		},
+		refusal.RedemptionUnknown: {
+			"无效的兑换码",
+			"引き換えコードが正しくありません。入力内容をご確認ください",
+			"This redemption code is not valid. Please check it for typing errors.",
+		},
+		refusal.RedemptionUsed: {
+			"该兑换码已被使用",
+			"この引き換えコードはすでに使用されています",
+			"This redemption code has already been used.",
+		},
+		refusal.RedemptionUsedByYou: {
+			"该兑换码已被使用",
+			"この引き換えコードはすでにあなたが使用しており、残高に反映されています",
+			"You have already used this redemption code; its credit is in your balance.",
+		},
+		refusal.RedemptionDisabled: {
+			"该兑换码已被禁用",
+			"この引き換えコードは無効にされています",
+			"This redemption code has been disabled.",
+		},
+		refusal.RedemptionExpired: {
+			"该兑换码已过期",
+			"この引き換えコードは有効期限が切れています",
+			"This redemption code has expired.",
+		},
+		refusal.RedemptionNameLength: {
+			"兑换码名称长度必须在1-20之间",
+			"引き換えコードの名前は 1～20 文字にしてください",
+			"The name of a redemption code must have 1 to 20 characters.",
+		},
+		refusal.RedemptionNameCharacters: {
+			"兑换码名称不能包含控制字符或无效字符",
+			"引き換えコードの名前に制御文字や不正な文字は使えません",
+			"The name of a redemption code must not contain control characters or broken text.",
+		},
+		refusal.RedemptionCountTooSmall: {
+			"兑换码个数必须大于0",
+			"引き換えコードの個数は 1 以上にしてください",
+			"The number of redemption codes must be greater than 0.",
+		},
+		refusal.RedemptionCountTooLarge: {
+			"一次兑换码批量生成的个数不能大于 100",
+			"一度に作成できる引き換えコードは 100 個までです",
+			"No more than 100 redemption codes can be made at once.",
+		},
+		refusal.RedemptionQuota: {
+			"兑换码额度必须是大于 0 的整数",
+			"引き換えコードの額は 1 以上の整数にしてください",
+			"The quota of a redemption code must be a whole number greater than 0.",
+		},
+		refusal.RedemptionExpiry: {
+			"过期时间不能早于当前时间",
+			"有効期限に過去の日時は指定できません",
+			"The expiry time must not be in the past.",
+		},
+		refusal.RedemptionExpiryRange: {
+			"过期时间超出范围：请使用以秒（而非毫秒）为单位的 Unix 时间戳，且不晚于 9999 年",
+			"有効期限が範囲外です。ミリ秒ではなく秒単位の Unix 時刻で、西暦 9999 年までを指定してください",
+			"The expiry time is out of range: give Unix seconds, not milliseconds, up to the year 9999.",
+		},
+		refusal.RedemptionStatus: {
+			"兑换码状态只能设为 1（启用）或 2（禁用）",
+			"引き換えコードの状態に指定できるのは 1（有効）か 2（無効）だけです",
+			"The status of a redemption code can only be set to 1 (enabled) or 2 (disabled).",
+		},
+		refusal.RedemptionUsedUnchanging: {
+			"兑换码已被使用，不能再修改其状态、额度或过期时间",
+			"使用済みの引き換えコードの状態・額・有効期限は変更できません",
+			"A used redemption code keeps its status, quota and expiry time; only its name can be changed.",
+		},
+
+		refusal.AccountNotFound: {
+			"用户不存在",
+			"ユーザーが存在しません",
+			"There is no such user.",
+		},
+		refusal.AccountNameTaken: {
+			"用户名已被占用，请换一个",
+			"このユーザー名はすでに使われています。別の名前にしてください",
+			"This username is taken. Please choose another.",
+		},
+		refusal.AccountNameInvalid: {
+			"用户名须为 1 到 64 个字符，且不能包含空白或控制字符",
+			"ユーザー名は空白や制御文字を含まない 1～64 文字にしてください",
+			"A username must have 1 to 64 characters, without white space or control characters.",
+		},
+		refusal.AccountDisplayName: {
+			"显示名称须为 1 到 64 个字符，且不能包含控制字符",
+			"表示名は制御文字を含まない 1～64 文字にしてください",
+			"A display name must have 1 to 64 characters, without control characters.",
+		},
+		refusal.AccountPassword: {
+			"密码长度须为 8 到 256 个字节",
+			"パスワードは 8～256 バイトにしてください",
+			"A password must have 8 to 256 bytes.",
+		},
+		refusal.AccountRole: {
+			"用户角色无效：1 为普通用户，10 为管理员",
+			"役割が正しくありません。一般ユーザーは 1、管理者は 10 です",
+			"This role does not exist: 1 is a user, 10 an admin.",
+		},
+		refusal.AccountRoleTooHigh: {
+			"不能创建权限等于或高于自己的用户",
+			"自分と同等以上の権限を持つユーザーは作成できません",
+			"You cannot create a user whose role is as high as yours or higher.",
+		},
+		refusal.AccountQuota: {
+			"用户额度必须是不小于 0 的整数",
+			"ユーザーの残高は 0 以上の整数にしてください",
+			"A user's quota must be a whole number, 0 or more.",
+		},
+		refusal.AccountLastRoot: {
+			"不能禁用最后一个启用的超级管理员",
+			"最後の有効なルート管理者を無効にすることはできません",
+			"The last enabled root administrator cannot be disabled.",
+		},
+		refusal.AccountBalanceFull: {
+			"兑换后余额将超出上限，兑换码未被使用",
+			"引き換えると残高が上限を超えます。コードは使用されていません",
+			"Your balance cannot hold this much more. The code has not been used.",
+		},
+		refusal.AccountWrongPassword: {
+			"用户名或密码错误",
+			"ユーザー名またはパスワードが違います",
+			"The username or the password is wrong.",
+		},
+		refusal.AccountDisabled: {
+			"该用户已被禁用，请联系管理员",
+			"このユーザーは無効にされています。管理者にお問い合わせください",
+			"This user has been disabled. Please ask an administrator.",
+		},
+		refusal.AccountTooManyGuesses: {
+			"错误次数过多，请稍后再试",
+			"間違いの回数が多すぎます。しばらくしてからお試しください",
+			"Too many wrong attempts. Please try again later.",
+		},
+
+		refusal.Unauthenticated: {
+			"未登录或令牌无效：请提供有效的访问令牌，并在 New-Api-User 中填写其所有者的用户 ID",
+			"認証できません。有効なアクセストークンと、その所有者のユーザー ID を New-Api-User に指定してください",
+			"Not authenticated: send a valid access token, and its owner's user id in New-Api-User.",
+		},
+		refusal.Forbidden: {
+			"无权进行此操作，权限不足",
+			"この操作を行う権限がありません",
+			"You are not allowed to do this.",
+		},
+		refusal.InvalidRequest: {
+			"无效的参数",
+			"リクエストの内容が正しくありません",
+			"The request is not valid.",
+		},
+		refusal.InvalidJSON: {
+			"请求体不是有效的 JSON：须为单个 JSON 对象，其后不能有其他内容",
+			"リクエスト本文が正しい JSON ではありません。JSON オブジェクトを 1 つだけ送ってください",
+			"The request body is not valid JSON: send one JSON object and nothing after it.",
+		},
+		refusal.NotUTF8: {
+			"请求体不是有效的 UTF-8 文本",
+			"リクエスト本文が正しい UTF-8 ではありません",
+			"The request body is not valid UTF-8.",
+		},
+		refusal.BodyTooLarge: {
+			"请求体过大，不能超过 1 MiB",
+			"リクエスト本文が大きすぎます。1 MiB までにしてください",
+			"The request body is too large: it may have 1 MiB at most.",
+		},
+		refusal.IdempotencyKeyTooLong: {
+			"Idempotency-Key 过长，不能超过 255 个字节",
+			"Idempotency-Key が長すぎます。255 バイトまでにしてください",
+			"The Idempotency-Key is too long: it may have 255 bytes at most.",
+		},
+		refusal.IdempotencyKeyReused: {
+			"该 Idempotency-Key 已用于内容不同的请求，请更换",
+			"この Idempotency-Key は内容の異なるリクエストですでに使われています。別のキーを使ってください",
+			"This Idempotency-Key was used for a different request. Please use a new one.",
+		},
+		refusal.NoRoute: {
+			"请求的地址不存在",
+			"指定されたアドレスは存在しません",
+			"There is nothing at this address.",
+		},
+		refusal.MethodNotAllowed: {
+			"该地址不支持此请求方法，支持的方法见 Allow 响应头",
+			"このアドレスでは、このメソッドは使えません。使えるメソッドは Allow ヘッダーにあります",
+			"This address does not take this method; the Allow header lists those that it takes.",
+		},
+		refusal.TooBusy: {
+			"服务器繁忙，请稍后再试",
+			"サーバーが混み合っています。しばらくしてからお試しください",
+			"The server is busy. Please try again in a moment.",
+		},
+		refusal.Unavailable: {
+			"服务暂时不可用，请稍后再试",
+			"サービスを一時的に利用できません。しばらくしてからお試しください",
+			"The service is temporarily unavailable. Please try again later.",
+		},
+		refusal.RedemptionListFailed: {
+			"获取兑换码列表失败",
+			"引き換えコードの一覧を取得できませんでした",
+			"The redemption codes could not be listed.",
+		},
+		refusal.RedemptionSearchFailed: {
+			"搜索兑换码失败",
+			"引き換えコードを検索できませんでした",
+			"The search for redemption codes failed.",
+		},
+		refusal.RedemptionDeleteFailed: {
+			"删除失败",
+			"削除できませんでした",
+			"Removing failed.",
+		},
+	}
+}
