@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,10 +18,10 @@ import (
 )
 
 const (
-	// sweepStep and purgeBlocks bound one step, and so how long a redeem may
-	// wait behind it: some 10 ms.
-	sweepStep   = 512
-	purgeBlocks = 16 // of 64 codes
+	// sweepStep and purgeStep bound how many codes one step changes, and so how
+	// long a redeem may wait behind it: some 10 ms.
+	sweepStep = 512
+	purgeStep = 512
 	// insertRows is how many codes one INSERT writes. Larger ones gain nothing.
 	insertRows = 20
 )
@@ -321,42 +322,38 @@ func (d *DB) Purge(
 	return removed, last, nil
 }
 
-// nextInvalid finds the ids that the next step looks at: from the first leaf
-// block behind after that has codes to remove, over a few such blocks. The
-// counts say which have; last is 0 if none does.
+// nextInvalid finds the ids that the next step looks at: behind after, from the
+// first block that has codes to remove on, over as many blocks as make up a
+// step. The counts say which have; last is 0 if none does.
 func (d *DB) nextInvalid(ctx context.Context, after int64) (first, last int64, err error) {
-	const inBlocks = `SELECT block FROM redemption_counts
-		WHERE name_id = 0 AND level = ? AND block BETWEEN ? AND ? AND disabled + used + expired > 0
-		ORDER BY block LIMIT ?`
 	err = d.snapshot(ctx, func(s *session) error {
 		ctx := context.WithoutCancel(ctx)
-		for from := after + 1; ; {
-			const middle = leafLevel + levelStep
-			var parent int64
-			err := s.row(ctx, inBlocks, middle, from>>middle, int64(1)<<62, 1).Scan(&parent)
-			if errors.Is(err, sql.ErrNoRows) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			lowest := max(from, parent<<middle)
-			highest := (parent+1)<<middle - 1
+		from, to := after+1, int64(math.MaxInt64)
+		// Large blocks first; if the first of them is too much, its leaves.
+		for _, level := range [...]int64{leafLevel + levelStep, leafLevel} {
+			var found int64
 			if err := s.each(ctx, func(row scanner) error {
-				var block int64
-				if err := row.Scan(&block); err != nil {
+				var block, n int64
+				if err := row.Scan(&block, &n); err != nil {
 					return err
 				}
-				if last == 0 {
-					first = max(from, block<<leafLevel)
+				end := (block+1)<<level - 1
+				if found == 0 {
+					first = max(from, block<<level)
+				} else if found+n > purgeStep || end-first >= widestRange {
+					return errEnough
 				}
-				last = (block+1)<<leafLevel - 1
+				found += n
+				last = end
 				return nil
-			}, inBlocks, leafLevel, lowest>>leafLevel, highest>>leafLevel, purgeBlocks); err != nil || last != 0 {
+			}, `SELECT block, disabled + used + expired FROM redemption_counts WHERE name_id = 0 AND level = ?
+				AND block BETWEEN ? AND ? AND disabled + used + expired > 0 ORDER BY block`,
+				level, from>>level, to>>level); err != nil || found <= purgeStep {
 				return err
 			}
-			from = highest + 1
+			from, to = first, last
 		}
+		return nil
 	})
 	return first, last, err
 }

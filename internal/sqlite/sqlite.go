@@ -59,6 +59,7 @@ type DB struct {
 	onCommit func(int, time.Duration)
 
 	writeDB, readDB *sql.DB
+	sessions        []*session // all of them, to be closed
 	readPool        chan *session
 
 	// writer is the one connection that writes; whoever has received from
@@ -113,6 +114,7 @@ func (d *DB) open(ctx context.Context, path string) (err error) {
 	if d.writer, err = newSession(ctx, d.writeDB); err != nil {
 		return err
 	}
+	d.sessions = append(d.sessions, d.writer)
 	if d.readDB, err = connect(path, readerCache, "_pragma=query_only(1)"); err != nil {
 		return err
 	}
@@ -122,6 +124,7 @@ func (d *DB) open(ctx context.Context, path string) (err error) {
 		if err != nil {
 			return err
 		}
+		d.sessions = append(d.sessions, s)
 		d.readPool <- s
 	}
 	if err := d.createKeys(ctx); err != nil {
@@ -218,6 +221,9 @@ func (d *DB) Close() (err error) {
 
 func (d *DB) disconnect() error {
 	var errs []error
+	for _, s := range d.sessions {
+		errs = append(errs, s.close())
+	}
 	for _, db := range []*sql.DB{d.readDB, d.writeDB} {
 		if db != nil {
 			errs = append(errs, db.Close())
