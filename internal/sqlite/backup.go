@@ -6,44 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
 // Backup writes a consistent copy of the database to a new file, beside whoever
 // is writing, and checks it. The copy holds the data keys, wrapped: the secret
-// is needed with it.
+// is needed with it. If it fails, what there is of the file is the caller's to
+// remove.
 func (d *DB) Backup(ctx context.Context, file string) (err error) {
-	temp := file + ".part"
-	if err := createPrivate(temp); err != nil {
+	if err := createPrivate(file); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp))
-		}
-	}()
 	// Of its own, since those of the pool only read, and have other work.
 	db, err := connect(d.path, readerCache, "")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if _, err := db.ExecContext(ctx, `VACUUM INTO ?`, temp); err != nil {
+	if _, err := db.ExecContext(ctx, `VACUUM INTO ?`, file); err != nil { // refuses all but an empty file
 		return fmt.Errorf("copying the database: %w", err)
 	}
-	if err := Check(ctx, temp); err != nil {
-		return err
-	}
-	if err := syncFile(temp); err != nil {
-		return err
-	}
-	if err := os.Link(temp, file); err != nil { // unlike a rename, never over another
-		return fmt.Errorf("naming the backup: %w", err)
-	}
-	if err := os.Remove(temp); err != nil {
-		return err
-	}
-	return syncFile(filepath.Dir(file))
+	return Check(ctx, file)
 }
 
 // Check opens a database file that nobody writes to and verifies that it is
@@ -69,13 +51,4 @@ func Check(ctx context.Context, file string) (err error) {
 		return errors.Join(fmt.Errorf("%s is not a Scrip database", file), err)
 	}
 	return nil
-}
-
-// syncFile makes a file's, or a directory's, content durable.
-func syncFile(path string) error {
-	f, err := os.Open(filepath.Clean(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

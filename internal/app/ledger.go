@@ -1,0 +1,239 @@
+package app
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+)
+
+type ledgerCommands struct {
+	Verify ledgerVerify `cmd:"" help:"Walk the whole ledger: find what was altered, removed, moved or cut off, and add up every balance."`
+	Head   ledgerHead   `cmd:"" help:"Print a checkpoint, to keep where nobody who can change the database can change it."`
+	List   ledgerList   `cmd:"" help:"List entries, newest first."`
+}
+
+type ledgerVerify struct {
+	Since string `placeholder:"CHECKPOINT" help:"Also prove that the ledger still holds what it held when 'scrip ledger head' printed this; only that shows an older copy put back."`
+	JSON  bool   `help:"Print JSON."`
+}
+
+type verifyJSON struct {
+	Whole      bool     `json:"whole"`
+	Lanes      int      `json:"lanes"`
+	Entries    int64    `json:"entries"`
+	Accounts   int64    `json:"accounts"`
+	Checkpoint string   `json:"checkpoint"`
+	Faults     []string `json:"faults"`
+	MoreFaults int64    `json:"more_faults"`
+}
+
+// Run verifies the ledger.
+func (c *ledgerVerify) Run(ctx context.Context, p *program) error {
+	var since []account.Checkpoint
+	if c.Since != "" {
+		var err error
+		if since, err = account.ParseCheckpoints(c.Since); err != nil {
+			return err
+		}
+	}
+	return p.with(ctx, opening{}, func(s *store) error {
+		var key []byte
+		err := s.Keys().Use(ctx, func(r *keyring.Ring) error {
+			key = r.LedgerKey()
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		bar := newProgress(p.Stderr)
+		report, err := account.Verify(ctx, s.DB, key, since, func(n int64) { bar.say("%d entries verified", n) })
+		if err != nil {
+			return fmt.Errorf("reading the ledger: %w", err)
+		}
+		return c.print(p.Stdout, report)
+	})
+}
+
+func (c *ledgerVerify) print(w io.Writer, r account.Report) error {
+	var err error
+	switch {
+	case c.JSON:
+		err = printJSON(w, verifyJSON{
+			len(r.Faults) == 0, r.Lanes, r.Entries, r.Accounts,
+			account.Checkpoints(r.Heads), append([]string{}, r.Faults...), r.MoreFaults,
+		})
+	case len(r.Faults) == 0:
+		_, err = fmt.Fprintf(w, "The ledger is whole: %d entries, and the balances of %d accounts are their sums.\n"+
+			"Checkpoint: %s\n", r.Entries, r.Accounts, account.Checkpoints(r.Heads))
+	default:
+		for _, f := range r.Faults {
+			_, err = fmt.Fprintln(w, f)
+		}
+		if r.MoreFaults > 0 {
+			_, err = fmt.Fprintf(w, "and %d more\n", r.MoreFaults)
+		}
+	}
+	if err == nil && len(r.Faults) > 0 {
+		err = errors.New("the ledger is not whole: keep this database as it is, and compare it with a backup")
+	}
+	return err
+}
+
+type ledgerHead struct{}
+
+// Run prints a checkpoint.
+func (*ledgerHead) Run(ctx context.Context, p *program) error {
+	return p.with(ctx, opening{}, func(s *store) error {
+		heads, err := s.Heads(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(p.Stdout, account.Checkpoints(heads))
+		return err
+	})
+}
+
+type ledgerList struct {
+	Code   int64  `placeholder:"ID" help:"Only entries about this code."`
+	User   string `placeholder:"NAME|ID" help:"Only entries by or about this account, by its username or, if it is a number, its id. 0 is the command line."`
+	From   string `placeholder:"TIME" help:"Not before this time: 2006-01-02, 2006-01-02T15:04:05Z (both UTC unless an offset is given), or Unix seconds."`
+	To     string `placeholder:"TIME" help:"Before this time."`
+	Limit  int    `default:"100" placeholder:"N" help:"At most so many."`
+	Before int64  `placeholder:"SEQ" help:"Only entries before the one with this number: the next page."`
+	JSON   bool   `help:"Print a line of JSON for each."`
+}
+
+type entryJSON struct {
+	Lane    int64           `json:"lane"`
+	Seq     int64           `json:"seq"`
+	Time    string          `json:"time"`
+	Kind    string          `json:"kind"`
+	ActorID int64           `json:"actor_id"`
+	Address string          `json:"address"`
+	UserID  int64           `json:"user_id"`
+	FirstID int64           `json:"first_id"`
+	LastID  int64           `json:"last_id"`
+	Count   int64           `json:"count"`
+	Amount  int64           `json:"amount"`
+	Detail  json.RawMessage `json:"detail,omitempty"`
+	MAC     string          `json:"mac"`
+}
+
+// ledgerPage is how many entries are asked for at once.
+const ledgerPage = 1000
+
+// Run lists entries.
+func (c *ledgerList) Run(ctx context.Context, p *program) error {
+	if c.Limit < 1 || c.Code < 0 || c.Before < 0 {
+		return errors.New("--limit must be 1 or more, --code and --before not negative")
+	}
+	f := account.LedgerFilter{CodeID: c.Code, Before: c.Before}
+	var err error
+	if f.From, err = parseTime("--from", c.From); err != nil {
+		return err
+	}
+	if f.To, err = parseTime("--to", c.To); err != nil {
+		return err
+	}
+	return p.with(ctx, opening{}, func(s *store) error {
+		if f.UserID, err = c.userID(ctx, s); err != nil {
+			return err
+		}
+		return c.list(ctx, s, f, p.Stdout)
+	})
+}
+
+func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter, w io.Writer) error {
+	t := newTable(w)
+	if !c.JSON {
+		t.line("SEQ", "TIME (UTC)", "KIND", "BY", "FROM", "USER", "CODES", "COUNT", "AMOUNT", "DETAIL")
+	}
+	for left := c.Limit; left > 0; left -= f.Limit {
+		f.Limit = min(left, ledgerPage)
+		entries, err := s.accounts.Ledger(ctx, account.Operator(), f)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			e := &entries[i]
+			if !c.JSON {
+				t.line(e.Seq, stamp(e.At), e.Kind, actor(e.ActorID), e.Address, dash(e.AccountID), codes(e),
+					dash(e.Count), dash(e.Amount), e.Detail)
+			} else if err := printJSON(w, newEntryJSON(e)); err != nil {
+				return err
+			}
+		}
+		if len(entries) < f.Limit {
+			break
+		}
+		f.Before = entries[len(entries)-1].Seq
+	}
+	return t.flush()
+}
+
+func newEntryJSON(e *account.Entry) entryJSON {
+	return entryJSON{
+		e.Lane, e.Seq, e.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(e.Kind), e.ActorID, e.Address, e.AccountID,
+		e.FirstID, e.LastID, e.Count, e.Amount, json.RawMessage(e.Detail), hex.EncodeToString(e.MAC),
+	}
+}
+
+// userID is the id that --user means: that of the command line is -1 in a
+// filter, where 0 is nobody.
+func (c *ledgerList) userID(ctx context.Context, s *store) (int64, error) {
+	if c.User == "" {
+		return 0, nil
+	}
+	if id, err := strconv.ParseInt(c.User, 10, 64); err == nil && id >= 0 {
+		if id == 0 {
+			id = -1
+		}
+		return id, nil
+	}
+	u, err := s.accounts.ByName(ctx, account.Operator(), c.User)
+	return u.ID, err
+}
+
+func parseTime(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Unix(n, 0), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%s: %q is not a time: write 2006-01-02, 2006-01-02T15:04:05Z or Unix seconds", flag, text)
+}
+
+func actor(id int64) string {
+	if id == 0 {
+		return "cli"
+	}
+	return strconv.FormatInt(id, 10)
+}
+
+func dash(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func codes(e *account.Entry) string {
+	if e.FirstID == e.LastID {
+		return dash(e.FirstID)
+	}
+	return strconv.FormatInt(e.FirstID, 10) + "-" + strconv.FormatInt(e.LastID, 10)
+}

@@ -1,0 +1,132 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/config"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/sqlite"
+)
+
+// store is an open database with the use cases of accounts over it, which all
+// commands need.
+type store struct {
+	*sqlite.DB
+	accounts *account.Service
+}
+
+// opening says how a command opens the database.
+type opening struct {
+	// create makes the database if there is none; without it that is an error.
+	create bool
+	// write makes the root account if there is none.
+	write bool
+	// token is where a root token that was made up is printed.
+	token io.Writer
+	// guesses are for each account and address; nil means no limit.
+	guesses  *guess.Limiter
+	onCommit func(redeems int, took time.Duration)
+}
+
+// open opens the database for serving.
+func open(ctx context.Context, c *config.Config, o opening) (*store, error) {
+	exists, err := c.DatabaseExists()
+	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		if !o.create {
+			return nil, fmt.Errorf("there is no database %s: start scrip serve to make one, or set SCRIP_DATA_DIR", c.Database)
+		}
+		if err := c.MakeDirs(); err != nil {
+			return nil, err
+		}
+	}
+	secrets, err := c.OpenSecrets()
+	if err != nil {
+		return nil, err
+	}
+	db, err := sqlite.Open(ctx, sqlite.Options{Path: c.Database, Secrets: secrets, Now: now, OnCommit: o.onCommit})
+	if errors.Is(err, keyring.ErrWrongSecret) {
+		return nil, wrongSecret(c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the database %s: %w", c.Database, err)
+	}
+	s := &store{db, account.NewService(db, o.guesses, now)}
+	if o.write {
+		if err := s.bootstrap(ctx, c, o.token); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
+	return s, nil
+}
+
+func wrongSecret(c *config.Config) error {
+	where := "the one in " + c.SecretFile()
+	if c.Secrets != nil {
+		where = "the one that is set"
+	}
+	return &config.Error{
+		Setting: "SCRIP_SECRET", Problem: where + " does not open the database " + c.Database,
+		Do: "use the secret that the database was made with, or last rotated to",
+	}
+}
+
+// bootstrap makes the root account of an empty database. A token that nobody
+// gave is printed; if that is lost, "scrip user token root" makes another.
+func (s *store) bootstrap(ctx context.Context, c *config.Config, w io.Writer) error {
+	given := c.RootToken.Reveal()
+	token := given
+	if token == "" {
+		token = account.NewToken()
+	}
+	made, err := s.accounts.Bootstrap(ctx, token)
+	if err != nil {
+		return err
+	}
+	if made && given == "" {
+		_, err = fmt.Fprintf(w, "Access token of root (user id 1), shown only this once: %s\n", token)
+		return err
+	}
+	if given != "" {
+		if _, err = s.UserByToken(ctx, account.HashToken(given)); refusal.CodeOf(err) == refusal.AccountNotFound {
+			c.Warnings = append(c.Warnings, "SCRIP_ROOT_TOKEN is nobody's token: it is for the first start only; "+
+				"scrip user token root makes a new one")
+			err = nil
+		}
+	}
+	return err
+}
+
+// openFor opens the database for a command other than serve: warnings and a
+// root token go to stderr, since stdout is for what was asked for.
+func (p *program) openFor(ctx context.Context, o opening) (*store, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	o.token = p.Stderr
+	s, err := open(ctx, &c, o)
+	for _, w := range c.Warnings {
+		_, _ = fmt.Fprintln(p.Stderr, "scrip: warning:", w)
+	}
+	return s, err
+}
+
+// with opens the database, runs do and closes it.
+func (p *program) with(ctx context.Context, o opening, do func(*store) error) (err error) {
+	s, err := p.openFor(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return do(s)
+}

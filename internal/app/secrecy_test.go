@@ -1,0 +1,180 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// secrets are what a scenario knows and nobody else may see, by what they are.
+type secrets map[string]string
+
+// forms are the ways in which a secret could show.
+func forms(secret string) [][]byte {
+	out := [][]byte{
+		[]byte(secret), []byte(strings.ToUpper(secret)),
+		[]byte(hex.EncodeToString([]byte(secret))),
+		[]byte(base64.StdEncoding.EncodeToString([]byte(secret))),
+		[]byte(base64.RawURLEncoding.EncodeToString([]byte(secret))),
+	}
+	if b, err := hex.DecodeString(secret); err == nil && len(b) >= 8 {
+		out = append(out, b, []byte(base64.StdEncoding.EncodeToString(b)), []byte(base64.RawURLEncoding.EncodeToString(b)))
+	}
+	return out
+}
+
+// absent fails the test if any of the secrets shows in any form.
+func (s secrets) absent(t *testing.T, where string, text []byte) {
+	t.Helper()
+	if len(text) == 0 {
+		t.Fatalf("%s is empty: nothing was looked at", where)
+	}
+	for what, secret := range s {
+		if secret == "" {
+			t.Fatalf("the scenario has no %s", what)
+		}
+		for _, form := range forms(secret) {
+			if bytes.Contains(text, form) {
+				t.Errorf("%s shows the %s", where, what)
+				break
+			}
+		}
+	}
+}
+
+// scenario does with the server whatever involves a secret, right and wrong.
+func scenario(t *testing.T, s *server, env []string) secrets {
+	t.Helper()
+	ann := createUser(t, env, "ann")
+	stdin := "correct horse battery staple"
+	keys := s.issue(t, "welcome", 10, 1000)
+	out := secrets{
+		"root token": rootToken, "user's token": ann.Token, "password": stdin,
+		"wrong password": "incorrect horse battery", "redeemed key": keys[0], "disabled key": keys[1], "unused key": keys[2],
+		"unknown key": "0123456789abcdef0123456789abcdef", "wrong token": "fedcba9876543210fedcba9876543210",
+		"idempotency key": "idempotency-key-of-the-scenario", "replayed key": keys[3],
+	}
+	s.must(t, root(), http.MethodPost, "/api/user/", map[string]any{"username": "ben", "password": stdin}, nil)
+	send := func(u user, method, path, body string, headers ...string) string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+u.Token)
+		req.Header.Set("New-Api-User", strconv.FormatInt(u.ID, 10))
+		for i := 0; i < len(headers); i += 2 {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		return resp.Header.Get("Set-Cookie")
+	}
+	topUp := func(u user, key string, headers ...string) {
+		t.Helper()
+		send(u, http.MethodPost, "/api/user/topup", fmt.Sprintf(`{"key":%q}`, key), headers...)
+	}
+	topUp(ann, out["redeemed key"])
+	topUp(ann, out["redeemed key"])
+	topUp(ann, out["unknown key"])
+	send(root(), http.MethodPut, "/api/redemption/?status_only=true", `{"id":2,"status":2}`)
+	topUp(ann, out["disabled key"])
+	topUp(ann, out["replayed key"], "Idempotency-Key", out["idempotency key"])
+	topUp(ann, out["replayed key"], "Idempotency-Key", out["idempotency key"])
+	topUp(user{ID: ann.ID, Token: out["wrong token"]}, out["unused key"])
+	send(ann, http.MethodPost, "/api/user/topup", `{"key":"`+out["unused key"])        // broken JSON
+	send(ann, http.MethodPost, "/api/user/topup", `{"key":["`+out["unused key"]+`"]}`) // wrong type
+	send(root(), http.MethodGet, "/api/redemption/search?keyword="+out["unused key"], "")
+	send(root(), http.MethodGet, "/api/redemption/"+out["unused key"], "")
+	send(root(), http.MethodGet, "/"+out["unused key"]+"?token="+out["wrong token"], "")
+	send(root(), http.MethodPost, "/api/redemption/", `{"name":"more","count":5,"quota":1}`, "Idempotency-Key", out["idempotency key"])
+
+	cookie := send(user{}, http.MethodPost, "/api/user/login", `{"username":"ben","password":"`+stdin+`"}`)
+	session, _, _ := strings.Cut(cookie[strings.Index(cookie, "=")+1:], ";")
+	if session, _ = url.QueryUnescape(session); len(session) < 16 {
+		t.Fatalf("no session in %q", cookie)
+	}
+	out["session"] = session
+	send(user{ID: 3}, http.MethodGet, "/api/user/self", "", "Cookie", cookie, "Authorization", "")
+	send(user{}, http.MethodPost, "/api/user/login", `{"username":"ben","password":"`+out["wrong password"]+`"}`)
+	send(user{}, http.MethodPost, "/api/user/login", `{"username":"`+out["wrong password"]+`","password":"x"}`)
+
+	var renewed string
+	s.must(t, ann, http.MethodGet, "/api/user/token", nil, &renewed)
+	out["renewed token"] = renewed
+	return out
+}
+
+// TestLogsHoldNoSecret runs the scenario with everything logged.
+func TestLogsHoldNoSecret(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken, "SCRIP_LOG_LEVEL=debug")
+	s := start(t, dir, env...)
+	known := scenario(t, s, env)
+	known["secret"] = readSecret(t, dir)
+	resp, err := http.Get(s.url + "/metrics") //nolint:noctx // a server of this test, on this machine
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known.absent(t, "/metrics", metrics)
+	s.stop(t)
+	known.absent(t, "the log", []byte(s.stderr.String()))
+	if out := s.stdout.String(); out != "" {
+		t.Errorf("it printed %q", out)
+	}
+	known.absent(t, "the ledger", []byte(scrip(t, env, "ledger", "list", "--json")))
+}
+
+// TestCopiedDatabaseHoldsNoSecret looks through the files of the database, as
+// somebody does who has copied them from a running server, and through a
+// backup.
+func TestCopiedDatabaseHoldsNoSecret(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken)
+	s := start(t, dir, env...)
+	known := scenario(t, s, env)
+	known["secret"] = readSecret(t, dir)
+	for _, name := range []string{"scrip.db", "scrip.db-wal"} {
+		b, err := os.ReadFile(filepath.Join(dir, name)) //nolint:gosec // G304: in the test's own directory
+		if err != nil {
+			t.Fatal(err)
+		}
+		known.absent(t, name, b)
+	}
+	scrip(t, env, "secret", "rotate")
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	scrip(t, env, "backup", backup)
+	b, err := os.ReadFile(backup) //nolint:gosec // G304: in the test's own directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	known.absent(t, "a backup", b)
+	s.stop(t)
+	b, err = os.ReadFile(filepath.Join(dir, "scrip.db")) //nolint:gosec // G304: in the test's own directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	known.absent(t, "the database after it was closed", b)
+}

@@ -1,0 +1,227 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/scrip-codes/scrip/internal/api"
+	"github.com/scrip-codes/scrip/internal/config"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/redemption"
+)
+
+// Limits of the HTTP server. There is no WriteTimeout: removing ten million
+// codes answers when it is done.
+const (
+	connectionsMax    = 10_000
+	headerTimeout     = 10 * time.Second
+	readTimeout       = 30 * time.Second // headers and body
+	idleTimeout       = 2 * time.Minute
+	headerBytesMax    = 64 << 10
+	streamsMax        = 100 // of one HTTP/2 connection
+	drainTimeout      = 15 * time.Second
+	sweepEvery        = time.Second
+	forgetEvery       = time.Minute
+	repeatedErrorRest = time.Minute
+)
+
+type serveCommand struct{}
+
+// Help is shown with the command's flags.
+func (*serveCommand) Help() string {
+	return "The first start makes the database, the secret that locks it and the account root, whose access token it prints once."
+}
+
+// Run serves until the first interrupt, then finishes what is under way.
+func (*serveCommand) Run(ctx context.Context, p *program) error {
+	err := p.serve(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // stopped while starting
+	}
+	return err
+}
+
+// serve starts the parts in the order in which they need each other, and stops
+// them in reverse.
+func (p *program) serve(ctx context.Context) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	m := newMeters()
+	guesses := guess.New(c.GuessLimit, c.GuessWindow, now)
+	logins := guess.New(c.GuessLimit, c.GuessWindow, now)
+
+	log.InfoContext(ctx, "starting", "version", p.Version, "database", absolute(c.Database))
+	s, err := open(ctx, &c, opening{create: true, write: true, token: p.Stdout, guesses: logins, onCommit: m.committed})
+	for _, w := range c.Warnings {
+		log.WarnContext(ctx, "check the configuration", "warning", w)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, s.Close()); err == nil {
+			log.InfoContext(ctx, "stopped")
+		}
+	}()
+
+	listener, err := listen(ctx, &c)
+	if err != nil {
+		return err
+	}
+
+	// Background work stops when draining begins, at its next step.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	redemptions := redemption.NewService(s.DB, s.Keys(), guesses, now)
+	var ready atomic.Bool
+	server := newServer(log, api.New(api.Config{
+		Accounts:       s.accounts,
+		Redemptions:    redemptions,
+		Keys:           s.Keys(),
+		Log:            log,
+		Now:            now,
+		TrustedProxies: c.TrustedProxies,
+		Ready: func(ctx context.Context) error {
+			if !ready.Load() {
+				return api.NotReady("starting or stopping")
+			}
+			return s.Ping(ctx)
+		},
+		Registry:      m.registry,
+		Work:          work,
+		SecureCookies: c.Certificate != nil,
+		Version:       p.Version,
+	}))
+	var jobs sync.WaitGroup
+	jobs.Go(func() { limitMemory(work) })
+	jobs.Go(func() { every(work, sweepEvery, log, "sweeping expired codes", redemptions.Sweep) })
+	jobs.Go(func() { every(work, forgetEvery, log, "forgetting old answers and sessions", s.accounts.Forget) })
+	defer func() {
+		stopWork()
+		jobs.Wait()
+	}()
+
+	served := make(chan error, 1)
+	go func() { served <- serveOn(server, listener, c.Certificate) }()
+	ready.Store(true)
+	log.InfoContext(ctx, "ready", "address", address(listener, c.Certificate != nil))
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	log.InfoContext(work, "stopping: finishing what is under way; a second signal ends at once")
+	ready.Store(false)
+	stopWork()
+	return drain(ctx, log, server)
+}
+
+// newServer returns the HTTP server, with every limit that it has.
+func newServer(log *slog.Logger, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerBytesMax,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streamsMax},
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
+func serveOn(server *http.Server, l net.Listener, certificate *config.Redacted[tls.Certificate]) error {
+	l = netutil.LimitListener(l, connectionsMax)
+	if certificate == nil {
+		return server.Serve(l)
+	}
+	server.TLSConfig = &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{certificate.Reveal()},
+	}
+	return server.ServeTLS(l, "", "")
+}
+
+// drain lets requests that are under way finish, for a while.
+func drain(ctx context.Context, log *slog.Logger, server *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.WarnContext(ctx, "some requests did not finish in time and were cut off", "after", drainTimeout)
+		err = server.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("stopping: %w", err)
+	}
+	return nil
+}
+
+// listen opens the address to serve on.
+func listen(ctx context.Context, c *config.Config) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", c.HTTPAddr)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("SCRIP_HTTP_ADDR: %s is taken by another program: stop that, or choose another port", c.HTTPAddr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("SCRIP_HTTP_ADDR: this user may not listen on %s: choose a port above 1023", c.HTTPAddr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("SCRIP_HTTP_ADDR: %s is not an address of this machine: use one of its own, or :PORT for all", c.HTTPAddr)
+	}
+	return nil, fmt.Errorf("SCRIP_HTTP_ADDR: cannot listen on %s: %w", c.HTTPAddr, err)
+}
+
+func address(l net.Listener, secure bool) string {
+	if secure {
+		return "https://" + l.Addr().String()
+	}
+	return "http://" + l.Addr().String()
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// every runs do at intervals until ctx ends. An error that repeats is logged
+// once in a while, with how often it came.
+func every(ctx context.Context, interval time.Duration, log *slog.Logger, what string, do func(context.Context) error) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	var said time.Time
+	failed := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			failed++
+			if t := now(); t.Sub(said) >= repeatedErrorRest {
+				log.ErrorContext(ctx, "background work failed", "work", what, "error", err, "times", failed)
+				said, failed = t, 0
+			}
+		}
+	}
+}
