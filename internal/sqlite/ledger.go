@@ -118,8 +118,10 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	case f.Before > 0 && order == `seq DESC`:
 		and(arm{`seq < ?`, []any{f.Before}})
 	case f.Before > 0:
-		and(arm{`(at, seq) < (ifnull((SELECT at FROM ledger WHERE seq = ?), ?), ?)`,
-			[]any{f.Before, int64(math.MaxInt64), f.Before}})
+		and(arm{
+			`(at, seq) < (ifnull((SELECT at FROM ledger WHERE seq = ?), ?), ?)`,
+			[]any{f.Before, int64(math.MaxInt64), f.Before},
+		})
 	}
 	var union []string
 	for _, a := range arms {

@@ -1,0 +1,112 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	driver "modernc.org/sqlite"
+)
+
+// Levels are the levels of the tree of blocks, the leaves first.
+func Levels() (levels []int64) {
+	for level := int64(leafLevel); level <= topLevel; level += levelStep {
+		levels = append(levels, level)
+	}
+	return levels
+}
+
+// QueueLength bounds how many redeems wait.
+const QueueLength = queueLength
+
+// Queued is how many redeems wait for the writer.
+func (d *DB) Queued() int { return len(d.redeems) }
+
+// Idling reports whether nobody has the writer's turn.
+func (d *DB) Idling() bool { return len(d.writeTurn) == 1 }
+
+// Statements are the texts of what the connections have prepared.
+func (d *DB) Statements() (texts []string) {
+	d.eachSession(func(s *session) {
+		for text := range s.stmts {
+			texts = append(texts, text)
+		}
+	})
+	slices.Sort(texts)
+	return slices.Compact(texts)
+}
+
+// eachSession calls do with each connection, while nobody else uses any.
+func (d *DB) eachSession(do func(*session)) {
+	<-d.writeTurn
+	do(d.writer)
+	var pool []*session
+	for range readers {
+		s := <-d.readPool
+		do(s)
+		pool = append(pool, s)
+	}
+	for _, s := range pool {
+		d.readPool <- s
+	}
+	d.writeTurn <- struct{}{}
+}
+
+// PagesRead is how many pages the reading connections have asked their caches
+// for since they were opened.
+func (d *DB) PagesRead() (n int64, err error) {
+	d.eachSession(func(s *session) {
+		if s == d.writer || err != nil {
+			return
+		}
+		err = s.conn.Raw(func(c any) error {
+			status, ok := c.(driver.DBStatus)
+			if !ok {
+				return fmt.Errorf("%T tells no status", c)
+			}
+			for _, op := range []driver.DBStatusOp{driver.DBStatusCacheHit, driver.DBStatusCacheMiss} {
+				count, _, err := status.Status(op, false)
+				if err != nil {
+					return err
+				}
+				n += int64(count)
+			}
+			return nil
+		})
+	})
+	return n, err
+}
+
+// LimitPages bounds how many pages the database may have; 0 means those that it
+// has now.
+func (d *DB) LimitPages(ctx context.Context, most int64) (err error) {
+	<-d.writeTurn
+	defer func() { d.writeTurn <- struct{}{} }()
+	if most == 0 {
+		if err := d.writer.row(ctx, `PRAGMA page_count`).Scan(&most); err != nil {
+			return err
+		}
+	}
+	var got int64
+	return d.writer.conn.QueryRowContext(ctx, fmt.Sprintf(`PRAGMA max_page_count = %d`, most)).Scan(&got)
+}
+
+// Idle fails if the writing connection is inside a transaction.
+func (d *DB) Idle(ctx context.Context) error {
+	<-d.writeTurn
+	defer func() { d.writeTurn <- struct{}{} }()
+	if _, err := d.writer.exec(ctx, `BEGIN`); err != nil {
+		return err
+	}
+	_, err := d.writer.exec(ctx, `ROLLBACK`)
+	return err
+}
+
+// Careless lets the writer not wait for the disk: for tests that write much and
+// are about something else.
+func (d *DB) Careless(ctx context.Context) error {
+	<-d.writeTurn
+	defer func() { d.writeTurn <- struct{}{} }()
+	_, err := d.writer.conn.ExecContext(ctx, `PRAGMA synchronous = off`)
+	return err
+}

@@ -1,0 +1,364 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+const (
+	// distinctNames is how many names the codes share.
+	distinctNames = 1000
+	// rare is how many codes are used, however many there are in all.
+	rare = 50
+)
+
+// fill issues so many codes under distinctNames names, in rounds, so that those
+// of one name lie far apart. A tenth of them expires, every hundredth is
+// disabled, and rare of them are used. It returns a key and the id of its code.
+func (f *fixture) fill(codes, rounds int) (key string, id int64) {
+	f.Helper()
+	f.check(f.db.Careless(f.ctx))
+	ring, err := f.db.Keys().Reload(f.ctx)
+	f.check(err)
+	batch := codes / distinctNames / rounds
+	soon := f.clock.Now().Truncate(time.Second)
+	issued := 0
+	for range rounds {
+		for name := range distinctNames {
+			b := redemption.Batch{
+				Epoch: ring.Epoch(), Creator: f.root, Name: fmt.Sprintf("name %03d", name), Quota: 1, Created: f.clock.Now(),
+				Keys: make([]redemption.NewKey, batch),
+			}
+			if name%10 == 3 {
+				b.Expires = soon
+			}
+			for i := range b.Keys {
+				issued++
+				text := account.NewToken()
+				if issued == codes/3 {
+					key, id = text, int64(issued)
+				}
+				indexes := ring.Indexes(text)
+				b.Keys[i] = redemption.NewKey{
+					Sealed: ring.Seal(append([]byte("redemption key "), indexes[0]...), []byte(text)), Indexes: indexes,
+				}
+			}
+			f.check(f.db.Issue(f.ctx, b))
+		}
+	}
+	for at := int64(50); at <= int64(codes); at += 100 {
+		_, err = f.codes.Change(f.ctx, f.root, at, disabling())
+		f.check(err)
+	}
+	for i := range rare {
+		v, err := f.codes.Get(f.ctx, f.root, int64(1+i*codes/rare))
+		f.check(err)
+		_, err = f.codes.Redeem(f.ctx, f.root, v.Key, nil)
+		f.check(err)
+	}
+	f.clock.Add(time.Hour)
+	f.check(f.codes.Sweep(f.ctx))
+	f.exec(f.raw(), `PRAGMA wal_checkpoint(TRUNCATE)`)
+	return key, id
+}
+
+// look is one way to look at the codes.
+type look struct {
+	name    string
+	keyword string
+	filter  redemption.Filter
+	page    int64 // in hundredths of the way to the last
+}
+
+func looks(key string, id int64) []look {
+	out := []look{
+		{name: "by id", keyword: fmt.Sprint(id)},
+		{name: "by key", keyword: key},
+		{name: "one name", keyword: "name 012"},
+		{name: "ten names", keyword: "name 01", page: 50},
+		{name: "a third of the names", keyword: "4", page: 50},
+		{name: "most names", keyword: "a", page: 99},
+		{name: "no name", keyword: "zzz"},
+	}
+	for _, page := range []int64{0, 50, 100} {
+		out = append(out, look{name: "list", page: page}, look{name: "all names", keyword: "name", page: page})
+		for _, filter := range []redemption.Filter{
+			redemption.FilterLive, redemption.FilterDisabled, redemption.FilterExpired,
+		} {
+			out = append(out, look{name: fmt.Sprint("filter ", filter), filter: filter, page: page})
+		}
+	}
+	return out
+}
+
+// at is the offset of the page that l looks at.
+func (f *fixture) at(l look) int64 {
+	f.Helper()
+	_, total, err := f.codes.Search(f.ctx, f.root, l.keyword, l.filter, 0, 20)
+	f.check(err)
+	if (total == 0) != (l.keyword == "zzz") {
+		f.Errorf("%s finds %d", l.name, total)
+	}
+	return max(total-20, 0) * l.page / 100
+}
+
+func (f *fixture) look(l look, offset int64) {
+	f.Helper()
+	_, _, err := f.codes.Search(f.ctx, f.root, l.keyword, l.filter, offset, 20)
+	f.check(err)
+}
+
+// pages is how many pages of the database a look reads.
+func (f *fixture) pages(l look, offset int64) int64 {
+	f.Helper()
+	f.look(l, offset)
+	before, err := f.db.PagesRead()
+	f.check(err)
+	f.look(l, offset)
+	after, err := f.db.PagesRead()
+	f.check(err)
+	return after - before
+}
+
+// TestFlat compares what a look at 200,000 codes costs with what one at 2,000
+// costs: the pages read, which says it exactly, and the time, which says it
+// roughly. Ten million are `scrip bench`'s to look at.
+func TestFlat(t *testing.T) {
+	small, large := newFixture(t, nil), newFixture(t, nil)
+	smallKey, smallID := small.fill(2_000, 1)
+	largeKey, largeID := large.fill(200_000, 2)
+	t.Run("rare", func(t *testing.T) {
+		// A page of what is rare lies in as many blocks as it has codes, with few or
+		// no more of them than that to read on the way.
+		f := large.in(t)
+		l := look{filter: redemption.FilterUsed}
+		if n := f.pages(l, 0); n > 20*20 {
+			t.Errorf("%d pages were read for 20 of %d codes in 200,000", n, rare)
+		}
+	})
+	largeLooks := looks(largeKey, largeID)
+	for i, l := range looks(smallKey, smallID) {
+		t.Run(fmt.Sprintf("%s at %d%%", l.name, l.page), func(t *testing.T) {
+			sides := []struct {
+				f      *fixture
+				l      look
+				offset int64
+				pages  int64
+				times  []time.Duration
+			}{{f: small.in(t), l: l}, {f: large.in(t), l: largeLooks[i]}}
+			for i := range sides {
+				s := &sides[i]
+				s.offset = s.f.at(s.l)
+				s.pages = s.f.pages(s.l, s.offset)
+			}
+			// The trees are a level or two deeper, and a page of codes lies in more blocks.
+			if n, most := sides[1].pages, 2*sides[0].pages+40; n > most {
+				t.Errorf("%d pages were read of 200,000 codes, %d of 2,000: more than %d", n, sides[0].pages, most)
+			}
+
+			const rounds = 9
+			for range rounds {
+				for i := range sides {
+					s := &sides[i]
+					begun := time.Now() //nolint:forbidigo // it measures
+					s.f.look(s.l, s.offset)
+					s.times = append(s.times, time.Since(begun))
+				}
+			}
+			a, b := median(sides[0].times), median(sides[1].times)
+			t.Logf("%d and %d pages, %v and %v", sides[0].pages, sides[1].pages, a, b)
+			if most := 2*a + noise; b > most {
+				t.Errorf("it takes %v with 200,000 codes, %v with 2,000", b, a)
+			}
+		})
+	}
+}
+
+func median(times []time.Duration) time.Duration {
+	slices.Sort(times)
+	return times[len(times)/2]
+}
+
+// TestPlans lets the engine prepare every statement that it has, and reads how
+// SQLite will run each: none may walk the codes or the ledger from end to end.
+func TestPlans(t *testing.T) {
+	f := newFixture(t, nil)
+	f.everything()
+	texts := f.db.Statements()
+	if len(texts) < 100 {
+		t.Fatalf("it has prepared %d statements only", len(texts))
+	}
+	raw := f.raw()
+	plain := regexp.MustCompile(`^\s*(BEGIN|COMMIT|ROLLBACK|PRAGMA)`)
+	scan := regexp.MustCompile(`^SCAN (redemptions|redemption_counts|ledger|users|answers|sessions|r|u|s)\b`)
+	for _, text := range texts {
+		if plain.MatchString(text) {
+			continue
+		}
+		for _, step := range f.plan(raw, text) {
+			if scan.MatchString(step) && !mayWalk(text) {
+				t.Errorf("%q\nis run as %q", text, step)
+			}
+		}
+	}
+}
+
+// mayWalk reports whether a statement may walk a table: because a LIMIT ends
+// the walk, because it is an audit's, or because it is about who is root.
+func mayWalk(text string) bool {
+	for _, allowed := range []string{
+		`SELECT seq FROM ledger WHERE true ORDER BY seq DESC LIMIT ?`,
+		`SELECT id, quota FROM users ORDER BY id`,
+		`SELECT 1 FROM users WHERE role >= ?`,
+	} {
+		if strings.Contains(text, allowed) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *fixture) plan(db *sql.DB, text string) (steps []string) {
+	f.Helper()
+	// As many arguments as it asks for, at least: names are counted once too often.
+	for n := strings.Count(text, "?"); ; n++ {
+		rows, err := db.QueryContext(f.ctx, `EXPLAIN QUERY PLAN `+text, make([]any, n)...)
+		if err != nil && strings.Contains(err.Error(), "missing") && n < 1000 {
+			continue
+		}
+		f.check(err)
+		defer func() { f.check(rows.Close()) }()
+		for rows.Next() {
+			var id, parent, unused int64
+			var detail string
+			f.check(rows.Scan(&id, &parent, &unused, &detail))
+			steps = append(steps, detail)
+		}
+		f.check(rows.Err())
+		return steps
+	}
+}
+
+// everything calls every method of the engine, in all the ways that lead to
+// other statements.
+func (f *fixture) everything() {
+	f.Helper()
+	ctx := f.ctx
+	user := f.user()
+	var keys []string
+	for i := range 4 {
+		keys = append(keys, f.issue(fmt.Sprint("name ", i), 100, 1)...)
+	}
+	second := f.clock.Now().Truncate(time.Second)
+	_, err := f.codes.Issue(ctx, f.root, redemption.IssueRequest{Name: "soon", Count: 25, Quota: 1, Expires: second})
+	f.check(err)
+	f.check(f.db.Keys().Use(ctx, func(ring *keyring.Ring) error {
+		once := &account.Once{At: f.clock.Now(), Epoch: ring.Epoch(), Answer: func(any) []byte {
+			return ring.Seal(account.AnswerContext(account.Hash{}), nil)
+		}}
+		return f.accounts.Remember(ctx, once)
+	}))
+	for n := range 3 {
+		_, err := f.codes.Redeem(ctx, user, keys[n], nil)
+		f.check(err)
+	}
+	for _, key := range []string{keys[0], "unknown"} {
+		if _, err := f.codes.Redeem(ctx, user, key, nil); refusal.CodeOf(err) == "" {
+			f.Errorf("redeeming %q: %v", key, err)
+		}
+	}
+	f.search()
+	f.clock.Add(time.Hour)
+	f.check(f.codes.Sweep(ctx))
+	f.clock.Add(-time.Hour) // so that some were swept that are in time
+	_, soon, err := f.codes.Search(ctx, f.root, "soon", redemption.FilterAll, 0, 1)
+	if err != nil || soon != 25 {
+		f.Fatalf("%d codes, %v", soon, err)
+	}
+	views, _, err := f.codes.Search(ctx, f.root, "soon", redemption.FilterAll, 0, 1)
+	f.check(err)
+	_, err = f.codes.Redeem(ctx, user, views[0].Key, nil)
+	f.check(err)
+	f.search()
+	_, err = f.codes.Change(ctx, f.root, 5, redemption.Change{Name: new("other"), Status: new(redemption.StatusDisabled)})
+	f.check(err)
+	f.check(f.codes.Delete(ctx, f.root, 6))
+	f.check(f.codes.Sweep(ctx))
+	_, err = f.codes.DeleteInvalid(ctx, ctx, f.root)
+	f.check(err)
+
+	ctxRotate, cut := context.WithCancel(ctx)
+	_ = f.db.Rotate(ctxRotate, func(int64, int64) { cut() })
+	cut()
+	f.search()
+	f.issue("between", 30, 1)
+	f.check(f.db.Rotate(ctx, nil))
+
+	for _, code := range []int64{0, 3} {
+		for _, who := range []int64{0, -1, 1} {
+			for _, from := range []time.Time{{}, second} {
+				for _, to := range []time.Time{{}, second} {
+					for _, before := range []int64{0, 9} {
+						_, err := f.accounts.Ledger(ctx, f.root, account.LedgerFilter{
+							CodeID: code, UserID: who, From: from, To: to, Before: before, Limit: 10,
+						})
+						f.check(err)
+					}
+				}
+			}
+		}
+	}
+	f.whole()
+	f.people(user)
+}
+
+// search looks for codes in every way.
+func (f *fixture) search() {
+	f.Helper()
+	for _, keyword := range []string{"", "name", "name 1", "soon", "zzz", "1", strings.Repeat("0", 32)} {
+		for filter := redemption.FilterAll; filter <= redemption.FilterExpired; filter++ {
+			_, _, err := f.codes.Search(f.ctx, f.root, keyword, filter, 3, 20)
+			f.check(err)
+		}
+	}
+}
+
+// people calls what is about accounts.
+func (f *fixture) people(user account.Actor) {
+	f.Helper()
+	ctx := f.ctx
+	_, _, err := f.accounts.List(ctx, f.root, 0, 20)
+	f.check(err)
+	token, err := f.accounts.RenewToken(ctx, user, user.ID)
+	f.check(err)
+	_, err = f.accounts.Authenticate(ctx, account.Credentials{Token: token, UserID: user.ID})
+	f.check(err)
+	f.check(f.db.StartSession(ctx, user.ID, account.HashToken("session"), f.clock.Now().Add(time.Minute)))
+	_, err = f.accounts.Authenticate(ctx, account.Credentials{Session: "session", UserID: user.ID})
+	f.check(err)
+	f.check(f.accounts.Logout(ctx, "session"))
+	f.check(f.accounts.SetStatus(ctx, f.root, user.ID, account.StatusDisabled))
+	if err := f.accounts.SetStatus(ctx, f.root, 1, account.StatusDisabled); refusal.CodeOf(err) != refusal.AccountLastRoot {
+		f.Errorf("disabling the last root: %v", err)
+	}
+	if _, err := f.accounts.ByName(ctx, f.root, "nobody"); refusal.CodeOf(err) != refusal.AccountNotFound {
+		f.Errorf("finding nobody: %v", err)
+	}
+	_, err = f.accounts.Recall(ctx, account.Hash{})
+	f.check(err)
+	f.clock.Add(48 * time.Hour)
+	f.check(f.db.StartSession(ctx, user.ID, account.HashToken("old"), f.clock.Now()))
+	f.check(f.accounts.Forget(ctx))
+	f.check(f.db.Ping(ctx))
+}

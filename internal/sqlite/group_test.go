@@ -1,0 +1,243 @@
+package sqlite_test
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/sqlite"
+)
+
+// commits collects what OnCommit is told.
+type commits struct {
+	mu    sync.Mutex
+	sizes []int
+}
+
+func (c *commits) add(n int, _ time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sizes = append(c.sizes, n)
+}
+
+func (c *commits) take() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.sizes
+	c.sizes = nil
+	return out
+}
+
+// together redeems the keys at the same time: none is committed before all have
+// arrived. It returns the error of each.
+func (f *fixture) together(by account.Actor, keys []string) []error {
+	f.Helper()
+	lock := f.raw()
+	f.exec(lock, `BEGIN IMMEDIATE`) // the engine's writer waits for its end
+	errs := make([]error, len(keys))
+	var wg sync.WaitGroup
+	redeem := func(i int) {
+		wg.Go(func() { _, errs[i] = f.codes.Redeem(f.ctx, by, keys[i], nil) })
+	}
+	// The first goes ahead to the writer, where it waits.
+	redeem(0)
+	for f.db.Idling() {
+		runtime.Gosched()
+	}
+	for i := range keys[1:] {
+		redeem(i + 1)
+	}
+	for f.db.Queued() < len(keys)-1 {
+		runtime.Gosched()
+	}
+	f.exec(lock, `ROLLBACK`)
+	wg.Wait()
+	return errs
+}
+
+func TestGroupCommit(t *testing.T) {
+	var c commits
+	f := newFixture(t, c.add)
+	user := f.user()
+	keys := f.issue("n", 100, 3)
+
+	t.Run("alone", func(t *testing.T) {
+		for _, key := range keys[:3] {
+			if _, err := f.codes.Redeem(t.Context(), user, key, nil); err != nil {
+				t.Fatal(err)
+			}
+			if sizes := c.take(); len(sizes) != 1 || sizes[0] != 1 {
+				t.Errorf("a lone redeem made the commits %v", sizes)
+			}
+		}
+	})
+	t.Run("together", func(t *testing.T) {
+		for i, err := range f.together(user, keys[3:63]) {
+			if err != nil {
+				t.Errorf("redeem %d: %v", i, err)
+			}
+		}
+		if sizes := c.take(); len(sizes) != 2 || sizes[0] != 1 || sizes[1] != 59 {
+			t.Errorf("60 redeems made the commits %v, want 1 and the 59 that came meanwhile", sizes)
+		}
+	})
+	t.Run("refused together", func(t *testing.T) {
+		batch := append([]string{keys[0], "unknown", keys[63], keys[63], keys[3]}, keys[64:70]...)
+		errs := f.together(user, batch)
+		used := 0
+		for i, err := range errs {
+			switch code := refusal.CodeOf(err); {
+			case code == refusal.RedemptionUsedByYou:
+				used++
+			case code == refusal.RedemptionUnknown && i == 1, err == nil:
+			default:
+				t.Errorf("redeem %d: %v", i, err)
+			}
+		}
+		if used != 3 {
+			t.Errorf("%d were refused as used, want 3", used)
+		}
+		if sizes := c.take(); len(sizes) != 2 {
+			t.Errorf("they made the commits %v", sizes)
+		}
+	})
+	f.whole()
+}
+
+// When too many wait, the next is refused at once, and those are all answered.
+func TestQueueFull(t *testing.T) {
+	f := newFixture(t, nil)
+	user := f.user()
+	lock := f.raw()
+	f.exec(lock, `BEGIN IMMEDIATE`)
+	redeem := func() error {
+		_, err := f.codes.Redeem(f.ctx, user, "unknown", nil)
+		return err
+	}
+	var busy atomic.Int64
+	var wg sync.WaitGroup
+	for range sqlite.QueueLength + 300 {
+		wg.Go(func() {
+			switch err := redeem(); refusal.CodeOf(err) { //nolint:exhaustive // it may be one of two
+			case refusal.RedemptionUnknown:
+			case refusal.TooBusy:
+				busy.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	for f.db.Queued() < sqlite.QueueLength || busy.Load() == 0 {
+		runtime.Gosched()
+	}
+	err := redeem()
+	if r, ok := errors.AsType[*refusal.Error](err); !ok || r.Code != refusal.TooBusy || r.RetryAfter <= 0 {
+		t.Errorf("with a full queue: %v", err)
+	}
+	f.exec(lock, `ROLLBACK`)
+	wg.Wait()
+	if n := busy.Load(); n < 1 || n > 300 {
+		t.Errorf("%d of %d were refused", n, sqlite.QueueLength+300)
+	}
+	if err := redeem(); refusal.CodeOf(err) != refusal.RedemptionUnknown {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// An error in the middle of a group, wherever it comes from, fails the whole
+// group and leaves nothing of it. The next one works.
+func TestGroupFails(t *testing.T) {
+	f := newFixture(t, nil)
+	user := f.user()
+	keys := f.issue("n", 80, 3)
+	raw := f.raw()
+	for i, where := range []string{
+		`BEFORE UPDATE ON redemptions WHEN old.id % 10 = 6`,
+		`BEFORE INSERT ON ledger WHEN new.first_id % 10 = 6`,
+		`BEFORE UPDATE ON users`,
+		`BEFORE UPDATE ON redemption_counts`,
+		`BEFORE UPDATE ON ledger_heads`,
+	} {
+		mine := keys[10*i+1 : 10*i+10] // ids 10i+2 to 10i+10
+		before := f.state(raw)
+		f.exec(raw, `CREATE TRIGGER broken `+where+` BEGIN SELECT RAISE(ABORT, 'broken'); END`)
+		errs := f.together(user, mine)
+		f.exec(raw, `DROP TRIGGER broken`)
+		failed := 0
+		for _, err := range errs {
+			if err == nil {
+				continue
+			}
+			failed++
+			if !strings.Contains(err.Error(), "broken") || refusal.CodeOf(err) != "" {
+				t.Errorf("%s: %v", where, err)
+			}
+		}
+		// The first went alone; where the trigger is of one code, it got through.
+		if ok := strings.Contains(where, "WHEN"); ok && failed != 8 || !ok && failed != 9 {
+			t.Errorf("%s: %d of 9 failed", where, failed)
+		}
+		if !strings.Contains(where, "WHEN") && f.state(raw) != before {
+			t.Errorf("%s: the group left\n%safter\n%s", where, f.state(raw), before)
+		}
+		f.whole()
+		if err := f.db.Idle(f.ctx); err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		for n, err := range f.together(user, mine) {
+			if n > 0 && err != nil || n == 0 && err != nil && refusal.CodeOf(err) != refusal.RedemptionUsedByYou {
+				t.Errorf("%s: afterwards: %v", where, err)
+			}
+		}
+		f.whole()
+		u, err := f.accounts.Get(f.ctx, f.root, user.ID)
+		f.check(err)
+		if want := int64(27 * (i + 1)); u.Quota != want {
+			t.Errorf("%s: the balance is %d, want %d", where, u.Quota, want)
+		}
+	}
+}
+
+// Every other write fails the same way: whole, and without a trace.
+func TestWriteFails(t *testing.T) {
+	f := newFixture(t, nil)
+	f.issue("n", 10, 3)
+	raw := f.raw()
+	for _, table := range []string{"ledger", "ledger_heads", "redemption_counts"} {
+		for _, event := range []string{"INSERT", "UPDATE"} {
+			f.exec(raw, fmt.Sprintf(
+				`CREATE TRIGGER broken_%s BEFORE %s ON %s BEGIN SELECT RAISE(ABORT, 'broken'); END`, event, event, table))
+		}
+		before := f.state(raw)
+		for name, do := range map[string]func() error{
+			"issue": func() error {
+				_, err := f.codes.Issue(f.ctx, f.root, issueRequest("new", 40))
+				return err
+			},
+			"delete": func() error { return f.codes.Delete(f.ctx, f.root, 3) },
+			"change": func() error {
+				_, err := f.codes.Change(f.ctx, f.root, 4, disabling())
+				return err
+			},
+		} {
+			if err := do(); err == nil || !strings.Contains(err.Error(), "broken") {
+				t.Errorf("%s, %s broken: %v", name, table, err)
+			}
+			if got := f.state(raw); got != before {
+				t.Errorf("%s, %s broken: it left\n%safter\n%s", name, table, got, before)
+			}
+			f.check(f.db.Idle(f.ctx))
+		}
+		f.exec(raw, `DROP TRIGGER broken_INSERT`)
+		f.exec(raw, `DROP TRIGGER broken_UPDATE`)
+	}
+	f.check(f.codes.Delete(f.ctx, f.root, 3))
+	f.whole()
+}

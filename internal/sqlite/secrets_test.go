@@ -1,0 +1,105 @@
+package sqlite_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/redemption"
+)
+
+// TestSecretsAtRest looks for keys, tokens and passwords in the bytes of the
+// files, after they have been through everything.
+func TestSecretsAtRest(t *testing.T) {
+	f := newFixture(t, nil)
+	const password = "correct horse battery staple"
+	secrets := map[string]string{"the password": password, "the secret": secret, "the root token": "the root token"}
+	ann, err := f.accounts.Create(f.ctx, f.root, account.CreateRequest{
+		Username: "ann", Password: password, Token: account.NewToken(),
+	})
+	f.check(err)
+	by := account.Actor{ID: ann.ID, Role: account.RoleUser, Address: "198.51.100.7"}
+	_, session, err := f.accounts.Login(f.ctx, "ann", password, by.Address)
+	f.check(err)
+	secrets["the session"] = session
+	for i := range 3 {
+		token, err := f.accounts.RenewToken(f.ctx, by, ann.ID)
+		f.check(err)
+		secrets[fmt.Sprint("token ", i)] = token
+	}
+
+	var keys []string
+	f.check(f.db.Keys().Use(f.ctx, func(ring *keyring.Ring) (err error) {
+		scope := account.Hash(sha256.Sum256([]byte("scope")))
+		keys, err = f.codes.Issue(f.ctx, f.root, redemption.IssueRequest{
+			Name: "visible name", Count: 40, Quota: 5, Once: &account.Once{
+				Scope: scope, At: f.clock.Now(), Epoch: ring.Epoch(),
+				Answer: func(result any) []byte {
+					return ring.Seal(account.AnswerContext(scope), fmt.Append(nil, result))
+				},
+			},
+		})
+		return err
+	}))
+	for i, key := range keys {
+		secrets[fmt.Sprint("key ", i)] = key
+		switch i % 4 {
+		case 0:
+			_, err = f.codes.Redeem(f.ctx, by, " "+strings.ToUpper(key), nil)
+		case 1:
+			_, err = f.codes.Change(f.ctx, f.root, int64(i+1), disabling())
+		case 2:
+			err = f.codes.Delete(f.ctx, f.root, int64(i+1))
+		case 3:
+			_, _, err = f.codes.Search(f.ctx, f.root, key, redemption.FilterAll, 0, 5)
+		}
+		f.check(err)
+	}
+	f.lookFor(secrets)
+	f.check(f.db.Rotate(f.ctx, nil))
+	f.clock.Add(time.Hour)
+	_, err = f.codes.DeleteInvalid(f.ctx, f.ctx, f.root)
+	f.check(err)
+	f.lookFor(secrets)
+	f.check(f.db.Close())
+	f.lookFor(secrets)
+}
+
+func (f *fixture) lookFor(secrets map[string]string) {
+	f.Helper()
+	var all []byte
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		b, err := os.ReadFile(filepath.Clean(f.path + suffix))
+		if err != nil && !os.IsNotExist(err) {
+			f.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	if !bytes.Contains(all, []byte("visible name")) {
+		f.Fatal("what is not secret is not found either: this looks in the wrong place")
+	}
+	for name, text := range secrets {
+		forms := map[string][]byte{
+			"as it is": []byte(text), "in capitals": []byte(strings.ToUpper(text)),
+			"in hex": []byte(hex.EncodeToString([]byte(text))), "in base64": []byte(base64.RawStdEncoding.EncodeToString([]byte(text))),
+		}
+		if raw, err := hex.DecodeString(text); err == nil {
+			forms["as raw bytes"] = raw
+			forms["as raw bytes in base64"] = []byte(base64.RawStdEncoding.EncodeToString(raw))
+		}
+		for form, b := range forms {
+			if bytes.Contains(all, b) {
+				f.Errorf("%s stands in the files, %s", name, form)
+			}
+		}
+	}
+}
