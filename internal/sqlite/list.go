@@ -168,7 +168,10 @@ func (l *lister) blocks(ctx context.Context, level, first, last int64) (out []bl
 // countsText is the query that adds up the listed names' counts by block, and
 // the argument that says which names; empty if there are none.
 func (l *lister) countsText() (text string, names any) {
-	const where = ` AND level = ?2 AND block BETWEEN ?3 AND ?4 `
+	where := ` AND level = ?2 AND block BETWEEN ?3 AND ?4 `
+	if len(l.unswept) == 0 {
+		where += `AND (` + l.counted() + `) > 0 ` // else a block of none may hold some all the same
+	}
 	switch {
 	case l.except && l.names == nil:
 		return `SELECT block, ` + l.counted() + ` FROM redemption_counts WHERE name_id = ?1` + where +
@@ -196,7 +199,11 @@ const newest = 8
 // that it has enough.
 func (l *lister) children(ctx context.Context, b block, level int64, do func(block) (enough bool, err error)) error {
 	first, last := b.number<<levelStep, (b.number+1)<<levelStep-1
-	for _, part := range [][2]int64{{last - newest + 1, last}, {first, last - newest}} {
+	parts := [][2]int64{{last - newest + 1, last}, {first, last - newest}}
+	if b.n < 1<<levelStep { // thinly spread: the newest hold nothing much
+		parts = [][2]int64{{first, last}}
+	}
+	for _, part := range parts {
 		blocks, err := l.blocks(ctx, level-levelStep, part[0], part[1])
 		if err != nil {
 			return err
@@ -224,6 +231,23 @@ func (l *lister) counted() string {
 	case redemption.FilterAll:
 	}
 	return `enabled + disabled + used + expired`
+}
+
+// state is the only one that the listed codes are in, if an index finds it; 0
+// if there is none.
+func (l *lister) state() int64 {
+	switch l.query.Filter {
+	case redemption.FilterDisabled:
+		return stateDisabled
+	case redemption.FilterUsed:
+		return stateUsed
+	case redemption.FilterExpired:
+		if len(l.unswept) == 0 {
+			return stateExpired
+		}
+	case redemption.FilterAll, redemption.FilterLive:
+	}
+	return 0
 }
 
 // passes is the filter as the clock has it, with ?1 for the second that it is.
@@ -332,7 +356,7 @@ func (l *lister) newerThan(ctx context.Context, top []block, id int64) (n int64,
 			return n, nil
 		}
 		if level == leafLevel {
-			return n, l.scan(ctx, id+1, (in.number+1)<<leafLevel-1, func(int64) bool { n++; return false })
+			return n, l.scan(ctx, in.number, id+1, func(int64) bool { n++; return false })
 		}
 		// Only what is not older counts.
 		if blocks, err = l.blocks(ctx, level-levelStep, id>>(level-levelStep), (in.number+1)<<levelStep-1); err != nil {
@@ -341,12 +365,12 @@ func (l *lister) newerThan(ctx context.Context, top []block, id int64) (n int64,
 	}
 }
 
-// scan calls do for each listed code from first to last, which are of one leaf
-// block, newest first, until it says that it has enough.
-func (l *lister) scan(ctx context.Context, first, last int64, do func(id int64) (enough bool)) error {
-	text, name := ``, int64(0)
+// scan calls do for each listed code of a leaf block, newest first, from the id
+// first on, until it says that it has enough.
+func (l *lister) scan(ctx context.Context, leaf, first int64, do func(id int64) (enough bool)) error {
+	only := int64(allNames)
 	if len(l.names) == 1 && !l.except {
-		text, name = ` AND name_id = ?4`, l.names[0]
+		only = l.names[0]
 	}
 	return l.each(ctx, func(row scanner) error {
 		var id, name int64
@@ -357,8 +381,25 @@ func (l *lister) scan(ctx context.Context, first, last int64, do func(id int64) 
 			return errEnough
 		}
 		return nil
-	}, `SELECT id, name_id FROM redemptions WHERE id BETWEEN ?2 AND ?3 AND `+l.passes()+text+` ORDER BY id DESC LIMIT ?5`,
-		l.second, first, last, name, int64(1)<<leafLevel)
+	}, `SELECT id, name_id FROM redemptions
+		WHERE id BETWEEN ?2 AND ?3 AND (?4 = 0 OR name_id = ?4) AND `+l.passes()+` ORDER BY id DESC`,
+		l.second, max(first, leaf<<leafLevel), (leaf+1)<<leafLevel-1, only)
+}
+
+// follow is scan for all codes in the state, of whatever name, from a leaf block
+// on to the oldest: the index leads from one to the next.
+func (l *lister) follow(ctx context.Context, leaf, state int64, do func(id int64) (enough bool)) error {
+	return l.each(ctx, func(row scanner) error {
+		var id int64
+		if err := row.Scan(&id); err != nil {
+			return err
+		}
+		if do(id) {
+			return errEnough
+		}
+		return nil
+	}, `SELECT id FROM redemptions INDEXED BY redemptions_state
+		WHERE state = ?1 AND state <> 1 AND id <= ?2 ORDER BY id DESC`, state, (leaf+1)<<leafLevel-1)
 }
 
 // walk goes down the tree, newest first, and collects ids.
@@ -377,14 +418,18 @@ func (w *walk) visit(ctx context.Context, b block, level int64) (enough bool, er
 		w.skip -= b.n
 		return false, nil
 	case level == leafLevel:
-		err = w.scan(ctx, b.number<<leafLevel, (b.number+1)<<leafLevel-1, func(id int64) bool {
+		take := func(id int64) bool {
 			if w.skip > 0 {
 				w.skip--
 				return false
 			}
 			w.ids = append(w.ids, id)
 			return len(w.ids) >= w.want
-		})
+		}
+		if state := w.state(); state != 0 && w.except && w.names == nil {
+			return true, w.follow(ctx, b.number, state, take)
+		}
+		err = w.scan(ctx, b.number, 0, take)
 	default:
 		err = w.children(ctx, b, level, func(child block) (bool, error) { return w.visit(ctx, child, level-levelStep) })
 	}
