@@ -87,6 +87,9 @@ func (c *Chain) Append(h *Head, e *Entry) {
 // SealHead puts the Seal on h.
 func (c *Chain) SealHead(h *Head) { h.Seal = c.headMAC(h) }
 
+// Genuine reports whether h has the Seal that SealHead puts on it.
+func (c *Chain) Genuine(h Head) bool { return hmac.Equal(c.headMAC(&h), h.Seal) }
+
 // entryMAC is the MAC of an entry after prev. Its input is a tag, the previous
 // MAC, the numbers as 8 bytes each, big-endian, and the texts each after its
 // length, so that no two entries have the same.

@@ -110,14 +110,23 @@ func newKey() string {
 	return hex.EncodeToString(b)
 }
 
+// Admit refuses, with refusal.AccountTooManyGuesses, an actor who has guessed
+// too many keys.
+func (s *Service) Admit(by account.Actor) error { return s.guesses.Admit(guessers(by)...) }
+
+// guessers are whom a wrong key counts against.
+func guessers(by account.Actor) []string {
+	return []string{guess.Account(by.ID), guess.Address(by.Address)}
+}
+
 // Redeem redeems the key in text for the actor and returns the quota credited.
 // Keys that nobody knows count as guesses of the account and the address; too
 // many are refused with refusal.AccountTooManyGuesses, before anything else.
 func (s *Service) Redeem(ctx context.Context, by account.Actor, text string, once *account.Once) (int64, error) {
-	subjects := []string{guess.Account(by.ID), guess.Address(by.Address)}
-	if err := s.guesses.Admit(subjects...); err != nil {
+	if err := s.Admit(by); err != nil {
 		return 0, err
 	}
+	subjects := guessers(by)
 	key := Normalize(text)
 	if key == "" {
 		return 0, refusal.New(refusal.RedemptionKeyMissing)
