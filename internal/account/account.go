@@ -89,7 +89,7 @@ type Once struct {
 	Caller int64
 	// Scope is a hash of the caller, method, path and idempotency key.
 	Scope Hash
-	// Request is a hash of the body.
+	// Request is a fingerprint of the body, which may hold a password.
 	Request Hash
 	At      time.Time
 	// Epoch is of the ring that seals the answer.
@@ -111,7 +111,7 @@ func AnswerContext(scope Hash) []byte { return append([]byte("idempotent answer 
 
 // Replay is the error of a request that has taken effect before.
 type Replay struct {
-	// Request is the hash of the body that took effect.
+	// Request is the fingerprint of the body that took effect.
 	Request Hash
 	// Answer is the sealed first answer.
 	Answer []byte

@@ -33,11 +33,6 @@ func checkUniqueKey(values []string) (string, error) {
 	if len(key) > uniqueKeyMax {
 		return "", refusal.New(refusal.IdempotencyKeyTooLong)
 	}
-	for i := range len(key) {
-		if key[i] < ' ' || key[i] > '~' {
-			return "", &fault{hint: hintIdempotencyKey}
-		}
-	}
 	return key, nil
 }
 

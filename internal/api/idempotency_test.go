@@ -233,9 +233,7 @@ func TestIdempotencyKeys(t *testing.T) {
 		{[]string{strings.Repeat("k", 256)}, refusal.IdempotencyKeyTooLong},
 		{[]string{""}, refusal.InvalidRequest},
 		{[]string{"a", "b"}, refusal.InvalidRequest},
-		{[]string{"日本"}, refusal.InvalidRequest},
-		{[]string{"a\tb"}, refusal.InvalidRequest},
-		{[]string{"a\x7f"}, refusal.InvalidRequest},
+		{[]string{"日本"}, ""},
 		{[]string{`"4f9c2f0e-2f6b-4b0e-9a51"`}, ""},
 		{[]string{"with spaces"}, ""},
 	} {

@@ -148,6 +148,16 @@ func (g *generation) blind(text string) []byte {
 	return m.Sum(nil)[:IndexSize]
 }
 
+// Fingerprint stands for bytes that are to be recognised and not kept: their
+// HMAC under a key that no rotation changes. A plain hash would let who copies
+// the database try what they may have been.
+func (r *Ring) Fingerprint(b []byte) [sha256.Size]byte {
+	m := hmac.New(sha256.New, r.ledger)
+	m.Write([]byte("scrip fingerprint 1\x00"))
+	m.Write(b)
+	return [sha256.Size]byte(m.Sum(nil))
+}
+
 // Keys holds the ring of a running program and follows the database's.
 type Keys struct {
 	secrets []string
@@ -216,23 +226,39 @@ func (k *Keys) Create() (stored Stored, ledger []byte) {
 	}}, ledger
 }
 
-// Rotation returns what a rotation adds to the stored keys: the next
-// generation, and the ledger's key, the same, wrapped under the first secret.
-func (k *Keys) Rotation(stored Stored) (next, ledger Row, err error) {
+// Rotation returns what a rotation adds to the stored keys: the next generation.
+func (k *Keys) Rotation(stored Stored) (next Row, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r, err := k.unlock(stored)
 	if err != nil {
-		return Row{}, Row{}, err
+		return Row{}, err
 	}
-	return k.wrap(stored.Salt, r.Newest()+1, random(2*keySize)),
-		k.wrap(stored.Salt, ledgerGeneration, r.ledger), nil
+	return k.wrap(stored.Salt, r.Newest()+1, random(2*keySize)), nil
+}
+
+// Rewrap returns those of the stored rows that the first secret alone does not
+// open, wrapped under it: once they are stored the other secrets can go.
+func (k *Keys) Rewrap(stored Stored) (rows []Row, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, row := range stored.Rows {
+		if _, err := k.unwrap(stored.Salt, row, k.secrets[:1]); err == nil {
+			continue
+		}
+		plain, err := k.unwrap(stored.Salt, row, k.secrets)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, k.wrap(stored.Salt, row.Generation, plain))
+	}
+	return rows, nil
 }
 
 func (k *Keys) unlock(s Stored) (*Ring, error) {
 	r := &Ring{epoch: s.Epoch}
 	for _, row := range s.Rows {
-		plain, err := k.unwrap(s.Salt, row)
+		plain, err := k.unwrap(s.Salt, row, k.secrets)
 		if err != nil {
 			return nil, err
 		}
@@ -262,11 +288,11 @@ func (k *Keys) wrap(salt []byte, number int64, plain []byte) Row {
 	return Row{Generation: number, Wrapped: aead.Seal(nonce, nonce, plain, wrapContext(number))}
 }
 
-func (k *Keys) unwrap(salt []byte, row Row) ([]byte, error) {
+func (k *Keys) unwrap(salt []byte, row Row, secrets []string) ([]byte, error) {
 	if len(row.Wrapped) < nonceSize {
 		return nil, fmt.Errorf("data key %d: %w", row.Generation, ErrSealed)
 	}
-	for _, secret := range k.secrets {
+	for _, secret := range secrets {
 		aead := newAEAD(k.kek(salt, secret))
 		plain, err := aead.Open(nil, row.Wrapped[:nonceSize], row.Wrapped[nonceSize:], wrapContext(row.Generation))
 		if err == nil {

@@ -55,17 +55,11 @@ func reload(t *testing.T, keys *keyring.Keys) *keyring.Ring {
 // rotated is what is stored after a rotation has begun.
 func rotated(t *testing.T, keys *keyring.Keys, s keyring.Stored) keyring.Stored {
 	t.Helper()
-	next, ledger, err := keys.Rotation(s)
+	next, err := keys.Rotation(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := []keyring.Row{next, ledger}
-	for _, row := range s.Rows {
-		if row.Generation != ledger.Generation {
-			rows = append(rows, row)
-		}
-	}
-	return keyring.Stored{Epoch: s.Epoch + 1, Salt: s.Salt, Rows: rows}
+	return keyring.Stored{Epoch: s.Epoch + 1, Salt: s.Salt, Rows: append(slices.Clone(s.Rows), next)}
 }
 
 func TestSealAndOpen(t *testing.T) {
@@ -165,7 +159,7 @@ func TestRotation(t *testing.T) {
 }
 
 func TestSecrets(t *testing.T) {
-	d, keys, _ := newDatabase(t)
+	d, _, _ := newDatabase(t)
 	with := func(secrets ...string) error {
 		_, err := keyring.NewKeys(secrets, d.load).Reload(t.Context())
 		return err
@@ -176,15 +170,21 @@ func TestSecrets(t *testing.T) {
 	if err := with("wrong"); !errors.Is(err, keyring.ErrWrongSecret) {
 		t.Errorf("the wrong secret: %v", err)
 	}
-	// A rotation wraps the new keys under the first secret; once the old generation
-	// is gone, the old secret opens nothing.
-	d.set(rotated(t, keyring.NewKeys([]string{"new", "secret"}, d.load), d.stored))
+	both := keyring.NewKeys([]string{"new", "secret"}, d.load)
+	d.set(rotated(t, both, d.stored))
 	if err := with("new"); !errors.Is(err, keyring.ErrWrongSecret) {
-		t.Errorf("during the rotation the new secret alone: %v", err)
+		t.Errorf("during a rotation the new secret alone: %v", err)
+	}
+	rows, err := both.Rewrap(d.stored)
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("%d rows are wrapped anew, want the two older ones: %v", len(rows), err)
 	}
 	end := d.stored
 	end.Epoch++
-	end.Rows = slices.DeleteFunc(slices.Clone(end.Rows), func(r keyring.Row) bool { return r.Generation == 1 })
+	for _, row := range rows {
+		at := slices.IndexFunc(end.Rows, func(r keyring.Row) bool { return r.Generation == row.Generation })
+		end.Rows[at] = row
+	}
 	d.set(end)
 	if err := with("new"); err != nil {
 		t.Errorf("after it: %v", err)
@@ -192,7 +192,9 @@ func TestSecrets(t *testing.T) {
 	if err := with("secret"); !errors.Is(err, keyring.ErrWrongSecret) {
 		t.Errorf("after it the old secret: %v", err)
 	}
-	_ = keys
+	if rows, err := both.Rewrap(d.stored); err != nil || rows != nil {
+		t.Errorf("wrapped anew once more: %d rows, %v", len(rows), err)
+	}
 }
 
 func TestDamagedKeys(t *testing.T) {

@@ -105,8 +105,8 @@ const (
 )
 
 // Rotate gives the database a new generation of data keys, seals and indexes
-// everything under it in small steps beside whoever is serving, and drops the
-// old one. One that was cut off goes on where it was. Progress, if not nil, is
+// everything under it in small steps beside whoever is serving, drops the old
+// one, and locks all keys with the first secret. One that was cut off goes on where it was. Progress, if not nil, is
 // called after each step with the number of rows passed and to pass.
 func (d *DB) Rotate(ctx context.Context, progress func(done, total int64)) error {
 	err := d.beginRotation(ctx)
@@ -133,8 +133,33 @@ func (d *DB) Rotate(ctx context.Context, progress func(done, total int64)) error
 			progress(total-left, total)
 		}
 	}
+	if err := d.rewrap(ctx); err != nil {
+		return err
+	}
 	_, err = d.keys.Reload(ctx)
 	return err
+}
+
+// rewrap sees to it that the first secret alone opens every key: one that was
+// wrapped by an earlier rotation, by the one that this took up where it had
+// been cut off, or by another process beside it, may need an older secret.
+func (d *DB) rewrap(ctx context.Context) error {
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		stored, err := readKeys(ctx, t.session)
+		if err != nil {
+			return err
+		}
+		rows, err := d.keys.Rewrap(stored)
+		if err != nil || rows == nil {
+			return err
+		}
+		for _, row := range rows {
+			if err := t.putKey(ctx, row); err != nil {
+				return err
+			}
+		}
+		return t.append(ctx, account.Entry{Kind: account.KindRotate, Detail: `{"step":"secret"}`}, account.Operator(), d.now())
+	})
 }
 
 // beginRotation adds the new generation, unless a rotation is under way.
@@ -143,7 +168,7 @@ func (d *DB) beginRotation(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next, ledger, err := d.keys.Rotation(stored) // slow: not while others wait
+	next, err := d.keys.Rotation(stored) // slow: not while others wait
 	if err != nil {
 		return err
 	}
@@ -156,10 +181,8 @@ func (d *DB) beginRotation(ctx context.Context) error {
 		if err := t.fresh(stored.Epoch); err != nil {
 			return err
 		}
-		for _, row := range []keyring.Row{next, ledger} {
-			if err := t.putKey(ctx, row); err != nil {
-				return err
-			}
+		if err := t.putKey(ctx, next); err != nil {
+			return err
 		}
 		// Whatever is written from here on is under the new generation: the epoch
 		// tells everybody. So only the rows that are there now are to be passed.

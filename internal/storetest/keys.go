@@ -21,6 +21,7 @@ func keyTests() map[string]func(*world) {
 		"NewSecret":    testKeysNewSecret,
 		"Resealed":     testKeysResealed,
 		"Interrupted":  testKeysInterrupted,
+		"TakenUp":      testKeysTakenUp,
 		"Uniqueness":   testKeysUniqueness,
 		"TwoRotators":  testKeysTwoRotators,
 		"BesideOthers": testKeysBesideOthers,
@@ -172,6 +173,27 @@ func (w *world) rotateStep() error {
 
 // A rotation that was cut off goes on where it was. Meanwhile, everything works
 // under both generations.
+// A rotation that was cut off and is taken up with a new secret leaves nothing
+// that needs the old one.
+func testKeysTakenUp(w *world) {
+	var codes []redemption.View
+	for range 8 {
+		codes = append(codes, w.issue("n", 100, 1, time.Time{})...)
+	}
+	if err := w.rotateStep(); !errors.Is(err, context.Canceled) {
+		w.Fatalf("the interrupted rotation: %v", err)
+	}
+	other := w.on(w.handle("new secret", testSecret))
+	w.check(other.engine.Rotate(w.ctx, nil))
+	fresh := w.on(w.handle("new secret"))
+	fresh.sealedUnder(2)
+	fresh.findable(codes[:3])
+	fresh.audit()
+	if _, err := w.open(w.ctx, Options{Secrets: []string{testSecret}, Now: w.clock.Now}); !errors.Is(err, keyring.ErrWrongSecret) {
+		w.Errorf("the old secret still opens the keys: %v", err)
+	}
+}
+
 func testKeysInterrupted(w *world) {
 	user := w.user("u", 0)
 	var codes []redemption.View
