@@ -102,8 +102,8 @@ type Once struct {
 // OnceFor is how long a Once is remembered.
 const OnceFor = 24 * time.Hour
 
-// OnceMax is how many answers of one caller there may be for a refusal to be
-// added: a refusal costs its sender nothing, so there would be no end to them.
+// OnceMax is how many refusals are remembered for one caller: one costs its
+// sender nothing, so there would be no end to them.
 const OnceMax = 1000
 
 // AnswerContext binds the sealed answer of a Once to its scope.
@@ -157,16 +157,15 @@ type Store interface {
 	// sessions. It refuses to disable the last enabled root, with
 	// refusal.AccountLastRoot, decided inside the transaction.
 	SetUserStatus(ctx context.Context, id int64, status Status, by Actor, at time.Time) error
-	// StartSession begins a session of a user.
+	// StartSession begins a session of a user. Of more than SessionsMax the oldest
+	// end.
 	StartSession(ctx context.Context, id int64, session Hash, ends time.Time) error
-	// EndSession ends a session, if there is one.
-	EndSession(ctx context.Context, session Hash) error
 
 	// Recall finds the answer to an earlier request with the same scope that
 	// is not older than OnceFor at now, as a *Replay; nil if there is none.
 	Recall(ctx context.Context, scope Hash, now time.Time) (*Replay, error)
-	// Remember stores an answer that had no effect, for once.Answer(nil), unless
-	// its caller has OnceMax already; it fails with a *Replay if another was
+	// Remember stores a refusal, for once.Answer(nil), unless its caller has
+	// OnceMax already; it fails with a *Replay if another was
 	// stored first.
 	Remember(ctx context.Context, once *Once) error
 	// Forget drops a bounded number of answers older than OnceFor and of

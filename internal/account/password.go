@@ -31,15 +31,17 @@ const (
 	argonSalt   = 16
 )
 
-// hasher computes argon2id, at most two at once so that its memory stays
-// bounded, with a short queue before it.
+// hashesAtOnce bounds argon2id's memory.
+const hashesAtOnce = 2
+
+// hasher computes argon2id, a few at once, with a short queue before it.
 type hasher struct {
 	running chan struct{}
 	waiting chan struct{}
 }
 
 func newHasher() *hasher {
-	return &hasher{running: make(chan struct{}, 2), waiting: make(chan struct{}, 32)}
+	return &hasher{running: make(chan struct{}, hashesAtOnce), waiting: make(chan struct{}, 32)}
 }
 
 // enter waits for one of the places; leave gives it back. With the queue full

@@ -2,7 +2,9 @@ package account
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -13,6 +15,15 @@ import (
 
 // SessionFor is how long a login lasts.
 const SessionFor = 30 * 24 * time.Hour
+
+// A user may make so many access tokens in a time.
+const (
+	renewalsMax    = 60
+	renewalsWindow = 10 * time.Minute
+)
+
+// SessionsMax bounds the sessions of one user.
+const SessionsMax = 50
 
 // Bounds of names, in characters.
 const (
@@ -25,13 +36,20 @@ type Service struct {
 	store  Store
 	now    func() time.Time
 	logins *guess.Limiter
-	hasher *hasher
+	// renewals counts new access tokens as if they were guesses.
+	renewals *guess.Limiter
+	hasher   *hasher
+	// lastGuesses is held while a password is checked that may be the last.
+	lastGuesses sync.Mutex
 }
 
 // NewService returns the use cases over store. Logins that fail count against
 // logins.
 func NewService(store Store, logins *guess.Limiter, now func() time.Time) *Service {
-	return &Service{store: store, now: now, logins: logins, hasher: newHasher()}
+	return &Service{
+		store: store, now: now, logins: logins, hasher: newHasher(),
+		renewals: guess.New(renewalsMax, renewalsWindow, now),
+	}
 }
 
 // Credentials are what a request brings to say who sent it.
@@ -95,26 +113,26 @@ func (s *Service) checkPassword(ctx context.Context, username, password string, 
 		return User{}, err
 	}
 	defer leave()
-	// Taken before the slow check and given back after a right one: guesses
-	// that run at once cannot all pass before the first is counted.
-	if err := s.logins.Take(subjects...); err != nil {
+	// The last guesses are checked one after the other: so none is made over the
+	// limit, and a right password, which uses nothing up, only waits.
+	if s.logins.Left(subjects...) <= hashesAtOnce {
+		s.lastGuesses.Lock()
+		defer s.lastGuesses.Unlock()
+	}
+	// Asked again now that it is this one's turn: all who waited with it were
+	// admitted before any had failed.
+	if err := s.logins.Admit(subjects...); err != nil {
 		return User{}, err
 	}
 	u, hash, err := s.store.UserByName(ctx, username)
 	if err != nil && refusal.CodeOf(err) != refusal.AccountNotFound {
-		s.logins.Return(subjects...)
 		return User{}, err
 	}
 	if !matches(hash, password) {
+		s.logins.Failed(subjects...)
 		return User{}, refusal.New(refusal.AccountWrongPassword)
 	}
-	s.logins.Return(subjects...)
 	return u, nil
-}
-
-// Logout ends a session.
-func (s *Service) Logout(ctx context.Context, session string) error {
-	return s.store.EndSession(ctx, HashToken(session))
 }
 
 // Get finds a user, for an admin.
@@ -217,10 +235,18 @@ func (s *Service) Bootstrap(ctx context.Context, token string) (bool, error) {
 }
 
 // RenewToken replaces a user's access token and returns the new one. Users may
-// renew their own, the command line anyone's.
+// renew their own, the command line anyone's. It refuses with refusal.TooBusy
+// who renews without end.
 func (s *Service) RenewToken(ctx context.Context, by Actor, id int64) (string, error) {
 	if by.ID != 0 && by.ID != id {
 		return "", refusal.New(refusal.Forbidden)
+	}
+	if by.ID != 0 {
+		// Each is an entry of the ledger, with a commit of its own.
+		if e, ok := errors.AsType[*refusal.Error](s.renewals.Admit(guess.Account(by.ID))); ok {
+			return "", refusal.Later(refusal.TooBusy, e.RetryAfter)
+		}
+		s.renewals.Failed(guess.Account(by.ID))
 	}
 	token := NewToken()
 	return token, s.store.SetToken(ctx, id, HashToken(token), by, s.now())

@@ -4,6 +4,8 @@ package guess
 
 import (
 	"container/list"
+	"crypto/sha256"
+	"math"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -52,10 +54,6 @@ func (l *Limiter) Admit(subjects ...string) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.admit(subjects)
-}
-
-func (l *Limiter) admit(subjects []string) error {
 	now := l.now()
 	l.forget(now)
 	var wait time.Duration
@@ -72,6 +70,23 @@ func (l *Limiter) admit(subjects []string) error {
 	return nil
 }
 
+// Left is how many guesses the one of the subjects that has fewest still has.
+func (l *Limiter) Left(subjects ...string) int {
+	if l == nil {
+		return math.MaxInt
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget(l.now())
+	left := l.limit
+	for _, s := range subjects {
+		if e, ok := l.windows[s]; ok {
+			left = min(left, l.limit-e.Value.(*window).failed)
+		}
+	}
+	return max(left, 0)
+}
+
 // Failed counts one failed guess against each of the subjects.
 func (l *Limiter) Failed(subjects ...string) {
 	if l == nil {
@@ -79,10 +94,6 @@ func (l *Limiter) Failed(subjects ...string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.failed(subjects)
-}
-
-func (l *Limiter) failed(subjects []string) {
 	now := l.now()
 	l.forget(now)
 	for _, s := range subjects {
@@ -95,39 +106,6 @@ func (l *Limiter) failed(subjects []string) {
 			l.windows[s] = e
 		}
 		e.Value.(*window).failed++
-	}
-}
-
-// Take admits and counts a guess in one step, before it is known to have
-// failed: for guesses that are slow to check, so that none slips in between.
-// A guess that turns out right is given back with Return.
-func (l *Limiter) Take(subjects ...string) error {
-	if l == nil {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.admit(subjects); err != nil {
-		return err
-	}
-	l.failed(subjects)
-	return nil
-}
-
-// Return gives back what Take counted.
-func (l *Limiter) Return(subjects ...string) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range subjects {
-		if e, ok := l.windows[s]; ok {
-			w := e.Value.(*window)
-			if w.failed--; w.failed <= 0 {
-				l.drop(e)
-			}
-		}
 	}
 }
 
@@ -150,8 +128,12 @@ func (l *Limiter) drop(e *list.Element) {
 // Account is the subject that stands for the account with that id.
 func Account(id int64) string { return "u" + strconv.FormatInt(id, 10) }
 
-// Name is the subject that stands for a username, known or not.
-func Name(username string) string { return "n" + username }
+// Name is the subject that stands for a username, known or not. It is a hash,
+// since who guesses chooses how long a name is.
+func Name(username string) string {
+	hash := sha256.Sum256([]byte(username))
+	return "n" + string(hash[:16])
+}
 
 // Address is the subject that stands for a client's address: the address
 // itself for IPv4, its /64 for IPv6, where one client commands a whole one.

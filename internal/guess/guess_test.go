@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,72 +99,30 @@ func TestOff(t *testing.T) {
 		l := guess.New(limit, time.Minute, newClock().now)
 		for range 100 {
 			l.Failed("a")
-			if err := errors.Join(l.Admit("a"), l.Take("a")); err != nil {
+			if err := l.Admit("a"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		l.Return("a")
 	}
 }
 
-func TestTakeAndReturn(t *testing.T) {
-	c := newClock()
-	l := c.limiter(2)
-	for range 10 {
-		if err := l.Take("a"); err != nil {
-			t.Fatal(err)
-		}
-		l.Return("a")
-	}
-	if err := errors.Join(l.Take("a"), l.Take("a")); err != nil {
-		t.Fatal(err)
-	}
-	if wait(t, l.Take("a")) == 0 {
-		t.Error("a third was taken")
-	}
-	l.Return("a")
-	if err := l.Take("a"); err != nil {
-		t.Errorf("what was returned cannot be taken: %v", err)
-	}
-	// A refused Take takes nothing of its other subjects.
-	for range 5 {
-		if wait(t, l.Take("b", "a")) == 0 {
-			t.Fatal("taken over the limit")
-		}
-	}
-	if err := errors.Join(l.Take("b"), l.Take("b")); err != nil {
-		t.Errorf("refused takes counted: %v", err)
-	}
-	// What is returned after its window is no credit for later.
-	c.add(time.Minute)
-	l.Return("a")
-	l.Return("a")
-	if err := errors.Join(l.Take("a"), l.Take("a")); err != nil {
-		t.Fatal(err)
-	}
-	if wait(t, l.Take("a")) == 0 {
-		t.Error("a third was taken after an old return")
-	}
-}
-
-// However many run at once, exactly as many are taken as are allowed.
+// However many fail at once, each is counted.
 func TestConcurrent(t *testing.T) {
-	const allowed = 20
-	l := newClock().limiter(allowed)
-	var taken atomic.Int64
-	var wg sync.WaitGroup
-	for range 32 {
-		wg.Go(func() {
-			for range 50 {
-				if l.Take("a", "b") == nil {
-					taken.Add(1)
+	const each, many = 50, 32
+	for limit, want := range map[int]bool{each*many + 1: true, each * many: false} {
+		l := newClock().limiter(limit)
+		var wg sync.WaitGroup
+		for range many {
+			wg.Go(func() {
+				for range each {
+					l.Failed("a", "b")
 				}
-			}
-		})
-	}
-	wg.Wait()
-	if n := taken.Load(); n != allowed {
-		t.Errorf("%d were taken, want %d", n, allowed)
+			})
+		}
+		wg.Wait()
+		if admitted := l.Admit("b") == nil; admitted != want {
+			t.Errorf("after %d failures of %d: admitted is %v", each*many, limit, admitted)
+		}
 	}
 }
 

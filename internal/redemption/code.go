@@ -4,7 +4,7 @@
 package redemption
 
 import (
-	"strconv"
+	"encoding/json"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -72,12 +72,10 @@ const (
 	CountMax = 100
 )
 
-// LatestExpiry is the last moment a code may expire at: the end of year 9999,
-// beyond which no calendar writes dates. It also catches milliseconds given
-// for seconds.
-var errExpiryRange = refusal.New(refusal.RedemptionExpiryRange)
-
-const latestExpiry = 253402300799 // Unix seconds
+// latestExpiry is the last second that a code may expire in: the end of year
+// 9999, beyond which no calendar writes dates. It also catches milliseconds
+// given for seconds.
+const latestExpiry = 253402300799
 
 // cleanName trims a name and checks it.
 func cleanName(name string) (string, error) {
@@ -103,7 +101,7 @@ func checkExpiry(t, now time.Time) error {
 	case t.IsZero():
 		return nil
 	case t.Unix() > latestExpiry:
-		return errExpiryRange
+		return refusal.New(refusal.RedemptionExpiryRange)
 	case past(t, now):
 		return refusal.New(refusal.RedemptionExpiry)
 	}
@@ -185,25 +183,30 @@ func entries(old, c Code) []account.Entry {
 // changes writes what differs as a JSON object, {"name":["from","to"],…}; empty
 // if nothing does.
 func changes(old, c Code) string {
-	var parts []string
+	d := map[string][2]any{}
 	if c.Name != old.Name {
-		parts = append(parts, `"name":[`+quoteJSON(old.Name)+","+quoteJSON(c.Name)+"]")
+		d["name"] = [2]any{old.Name, c.Name}
 	}
 	if c.Quota != old.Quota {
-		parts = append(parts, `"quota":[`+strconv.FormatInt(old.Quota, 10)+","+strconv.FormatInt(c.Quota, 10)+"]")
+		d["quota"] = [2]any{old.Quota, c.Quota}
 	}
 	if !c.Expires.Equal(old.Expires) {
-		parts = append(parts, `"expired_time":[`+unix(old.Expires)+","+unix(c.Expires)+"]")
+		d["expired_time"] = [2]any{unix(old.Expires), unix(c.Expires)}
 	}
-	if parts == nil {
+	if len(d) == 0 {
 		return ""
 	}
-	return "{" + strings.Join(parts, ",") + "}"
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // texts and numbers always marshal
+	}
+	return string(b)
 }
 
-func unix(t time.Time) string {
+// unix is a time in the redemption API's seconds; 0 for none.
+func unix(t time.Time) int64 {
 	if t.IsZero() {
-		return "0"
+		return 0
 	}
-	return strconv.FormatInt(t.Unix(), 10)
+	return t.Unix()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"math"
 	"strconv"
@@ -181,7 +180,7 @@ func (s *Service) Search(
 		return nil, 0, err
 	}
 	q := Query{Filter: f, Now: s.now(), Offset: offset, Limit: limit}
-	word := strings.TrimSpace(keyword)
+	word := strings.TrimSpace(keyword) // as an id or a key; in a name a space is a character
 	if word == "" {
 		return s.list(ctx, q)
 	}
@@ -189,8 +188,8 @@ func (s *Service) Search(
 	if id, err := strconv.ParseInt(word, 10, 64); err == nil && id > 0 {
 		q.ID = id
 	}
-	if utf8.RuneCountInString(word) <= NameMax && account.CleanText(word) {
-		q.Fragment = word
+	if utf8.RuneCountInString(keyword) <= NameMax && account.CleanText(keyword) {
+		q.Fragment = keyword
 	}
 	key := Normalize(word)
 	var views []View
@@ -331,9 +330,4 @@ func (s *Service) deleteInvalid(ctx context.Context, by account.Actor) (removed 
 		}
 		after = next
 	}
-}
-
-func quoteJSON(s string) string {
-	b, _ := json.Marshal(s) // a string always marshals
-	return string(b)
 }

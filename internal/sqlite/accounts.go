@@ -202,16 +202,13 @@ func (t *tx) otherRoot(ctx context.Context, u account.User) error {
 // StartSession implements account.Store.
 func (d *DB) StartSession(ctx context.Context, id int64, session account.Hash, ends time.Time) error {
 	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		_, err := t.change(ctx, `INSERT INTO sessions (hash, user_id, ends) VALUES (?, ?, ?)`,
-			session[:], id, ends.UnixMilli())
-		return err
-	})
-}
-
-// EndSession implements account.Store.
-func (d *DB) EndSession(ctx context.Context, session account.Hash) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		_, err := t.change(ctx, `DELETE FROM sessions WHERE hash = ?`, session[:])
+		if _, err := t.change(ctx, `INSERT INTO sessions (hash, user_id, ends) VALUES (?, ?, ?)`,
+			session[:], id, ends.UnixMilli()); err != nil {
+			return fmt.Errorf("starting a session: %w", err)
+		}
+		_, err := t.change(ctx, `DELETE FROM sessions WHERE hash IN
+			(SELECT hash FROM sessions WHERE user_id = ?1 AND hash <> ?2 ORDER BY ends DESC LIMIT -1 OFFSET ?3)`,
+			id, session[:], account.SessionsMax-1)
 		return err
 	})
 }
@@ -253,15 +250,21 @@ func (t *tx) replayed(ctx context.Context, once *account.Once) error {
 	return err
 }
 
-// remember stores the answer to a request.
+// remember stores the answer to a request that has taken effect.
 func (t *tx) remember(ctx context.Context, once *account.Once, result any) error {
+	return t.store(ctx, once, result, false)
+}
+
+func (t *tx) store(ctx context.Context, once *account.Once, result any, refused bool) error {
 	if once == nil {
 		return nil
 	}
 	// One past its time may stand in the way until Forget has dropped it.
-	if _, err := t.change(ctx, `INSERT INTO answers (scope, caller, request, answer, at) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (scope) DO UPDATE SET request = excluded.request, answer = excluded.answer, at = excluded.at`,
-		once.Scope[:], once.Caller, once.Request[:], once.Answer(result), once.At.UnixMilli()); err != nil {
+	if _, err := t.change(ctx, `INSERT INTO answers (scope, caller, refused, request, answer, at)
+		VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (scope) DO UPDATE SET caller = excluded.caller, refused = excluded.refused,
+			request = excluded.request, answer = excluded.answer, at = excluded.at`,
+		once.Scope[:], once.Caller, refused, once.Request[:], once.Answer(result), once.At.UnixMilli()); err != nil {
 		return fmt.Errorf("remembering an answer: %w", err)
 	}
 	return nil
@@ -274,11 +277,11 @@ func (d *DB) Remember(ctx context.Context, once *account.Once) error {
 			return err
 		}
 		var stored int64
-		if err := t.row(ctx, `SELECT count(*) FROM (SELECT 1 FROM answers WHERE caller = ? LIMIT ?)`,
+		if err := t.row(ctx, `SELECT count(*) FROM (SELECT 1 FROM answers WHERE caller = ? AND refused = 1 LIMIT ?)`,
 			once.Caller, account.OnceMax).Scan(&stored); err != nil || stored == account.OnceMax {
 			return err
 		}
-		return t.remember(ctx, once, nil)
+		return t.store(ctx, once, nil, true)
 	})
 }
 

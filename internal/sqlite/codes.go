@@ -19,9 +19,9 @@ import (
 
 const (
 	// sweepStep and purgeStep bound how many codes one step changes, and so how
-	// long a redeem may wait behind it: some 10 ms.
-	sweepStep = 512
-	purgeStep = 512
+	// long a redeem may wait behind it: some 3 ms.
+	sweepStep = 128
+	purgeStep = 128
 	// insertRows is how many codes one INSERT writes. Larger ones gain nothing.
 	insertRows = 20
 )
@@ -84,7 +84,7 @@ func (d *DB) Issue(ctx context.Context, b redemption.Batch) error {
 			return fmt.Errorf("issuing: %w", err)
 		}
 		first := last - int64(len(b.Keys)) + 1
-		t.countRange(first, last, name, stateEnabled, 1)
+		t.countRange(counted{first, name, stateEnabled, millis(b.Expires)}, last, 1)
 		detail, err := json.Marshal(map[string]any{"name": b.Name, "expired_time": millis(b.Expires) / 1000})
 		if err != nil {
 			return err
@@ -211,8 +211,8 @@ func (d *DB) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored
 			name, c.Quota, millis(c.Expires), state, c.ID); err != nil {
 			return fmt.Errorf("changing a code: %w", err)
 		}
-		t.count(c.ID, oldName, oldState, -1)
-		t.count(c.ID, name, state, 1)
+		t.count(counted{c.ID, oldName, oldState, millis(old.Expires)}, -1)
+		t.count(counted{c.ID, name, state, millis(c.Expires)}, 1)
 		for _, entry := range entries {
 			if err := t.append(ctx, entry, e.By, e.At); err != nil {
 				return err
@@ -226,14 +226,15 @@ func (d *DB) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored
 // Delete implements redemption.Store.
 func (d *DB) Delete(ctx context.Context, id int64, by account.Actor, at time.Time) error {
 	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		var name, state, quota int64
-		err := t.row(ctx, `DELETE FROM redemptions WHERE id = ? RETURNING name_id, state, quota`, id).
-			Scan(&name, &state, &quota)
+		c := counted{id: id}
+		var quota int64
+		err := t.row(ctx, `DELETE FROM redemptions WHERE id = ? RETURNING name_id, state, expires, quota`, id).
+			Scan(&c.name, &c.state, &c.expires, &quota)
 		if err != nil {
 			return notFound(err, refusal.RedemptionNotFound)
 		}
 		t.wrote = true
-		t.count(id, name, state, -1)
+		t.count(c, -1)
 		return t.append(ctx, account.Entry{
 			Kind: account.KindDelete, FirstID: id, LastID: id, Count: 1, Amount: quota,
 		}, by, at)
@@ -253,7 +254,7 @@ func (d *DB) Sweep(ctx context.Context, now time.Time) (moved int64, err error) 
 	var due bool
 	// A look first, that takes no writer's turn: most of the time nothing is due.
 	if err := d.read(ctx, func(s *session) error {
-		return s.row(context.WithoutCancel(ctx), `SELECT EXISTS (SELECT 1 FROM redemptions WHERE `+overdue+`)
+		return s.row(context.WithoutCancel(ctx), `SELECT EXISTS (SELECT 1 FROM redemption_due WHERE expires < ?)
 			OR EXISTS (SELECT 1 FROM redemptions WHERE `+tooEarly+`)`, second, second).Scan(&due)
 	}); err != nil || !due {
 		return 0, err
@@ -264,20 +265,27 @@ func (d *DB) Sweep(ctx context.Context, now time.Time) (moved int64, err error) 
 			from, to int64
 		}{{overdue, stateEnabled, stateExpired}, {tooEarly, stateExpired, stateEnabled}} {
 			err := t.each(ctx, func(row scanner) error {
-				var id, name int64
-				if err := row.Scan(&id, &name); err != nil {
+				c := counted{state: move.from}
+				if err := row.Scan(&c.id, &c.name, &c.expires); err != nil {
 					return err
 				}
-				t.count(id, name, move.from, -1)
-				t.count(id, name, move.to, 1)
+				t.count(c, -1)
+				c.state = move.to
+				t.count(c, 1)
 				moved++
 				t.wrote = true
 				return nil
 			}, `UPDATE redemptions SET state = ? WHERE id IN (SELECT id FROM redemptions WHERE `+move.which+` LIMIT ?)
-				RETURNING id, name_id`, move.to, second, sweepStep)
+				RETURNING id, name_id, expires`, move.to, second, sweepStep)
 			if err != nil {
 				return fmt.Errorf("sweeping: %w", err)
 			}
+		}
+		// What the step itself brings to nothing is left to the next.
+		if _, err := t.change(ctx, `DELETE FROM redemption_due WHERE (expires, name_id, block) IN
+			(SELECT expires, name_id, block FROM redemption_due WHERE expires < ? AND enabled = 0 LIMIT ?)`,
+			second, sweepStep); err != nil {
+			return fmt.Errorf("dropping counts: %w", err)
 		}
 		return nil
 	})
@@ -299,16 +307,17 @@ func (d *DB) Purge(
 	err = d.write(ctx, func(ctx context.Context, t *tx) error {
 		var gone idRanges
 		err := t.each(ctx, func(row scanner) error {
-			var id, name, state int64
-			if err := row.Scan(&id, &name, &state); err != nil {
+			var c counted
+			if err := row.Scan(&c.id, &c.name, &c.state, &c.expires); err != nil {
 				return err
 			}
-			t.count(id, name, state, -1)
-			gone = append(gone, id)
+			t.count(c, -1)
+			gone = append(gone, c.id)
 			t.wrote = true
 			return nil
 		}, `DELETE FROM redemptions WHERE id BETWEEN ?1 AND ?2
-			AND (state IN (2, 3) OR state IN (1, 4) AND expires > 0 AND expires < ?3) RETURNING id, name_id, state`,
+			AND (state IN (2, 3) OR state IN (1, 4) AND expires > 0 AND expires < ?3)
+			RETURNING id, name_id, state, expires`,
 			first, last, second)
 		if err != nil || gone == nil {
 			return err

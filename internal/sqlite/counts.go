@@ -40,25 +40,39 @@ func (t tally) total() int64 { return t[0] + t[1] + t[2] + t[3] }
 
 type cell struct{ name, level, block int64 }
 
+// dueLevel is that of the blocks in which codes are counted by their expiry.
+const dueLevel = leafLevel + levelStep
+
+type due struct{ expires, name, block int64 }
+
 // counts are the differences that a transaction makes, added up before they
 // are written.
-type counts map[cell]tally
+type counts struct {
+	cells map[cell]tally
+	due   map[due]int64
+}
 
-// count adds n codes with that id, name and state.
-func (t *tx) count(id, name, state, n int64) { t.countRange(id, id, name, state, n) }
+// counted is what a code is counted by.
+type counted struct{ id, name, state, expires int64 }
 
-// countRange adds n for each of the codes from first to last.
-func (t *tx) countRange(first, last, name, state, n int64) {
-	if t.counts == nil {
-		t.counts = counts{}
+// count adds n codes like c.
+func (t *tx) count(c counted, n int64) { t.countRange(c, c.id, n) }
+
+// countRange adds n codes like c for each of the ids from c.id to last.
+func (t *tx) countRange(c counted, last, n int64) {
+	if t.counts.cells == nil {
+		t.counts = counts{map[cell]tally{}, map[due]int64{}}
 	}
 	for level := int64(leafLevel); level <= topLevel; level += levelStep {
-		for block := first >> level; block <= last>>level; block++ {
-			in := min(last, (block+1)<<level-1) - max(first, block<<level) + 1
-			for _, who := range [...]int64{allNames, name} {
-				c := t.counts[cell{who, level, block}]
-				c[state-1] += in * n
-				t.counts[cell{who, level, block}] = c
+		for block := c.id >> level; block <= last>>level; block++ {
+			in := n * (min(last, (block+1)<<level-1) - max(c.id, block<<level) + 1)
+			for _, name := range [...]int64{allNames, c.name} {
+				n := t.counts.cells[cell{name, level, block}]
+				n[c.state-1] += in
+				t.counts.cells[cell{name, level, block}] = n
+			}
+			if level == dueLevel && c.state == stateEnabled && c.expires > 0 {
+				t.counts.due[due{c.expires, c.name, block}] += in
 			}
 		}
 	}
@@ -67,9 +81,9 @@ func (t *tx) countRange(first, last, name, state, n int64) {
 // writeCounts adds the differences to the stored counts and drops what has come
 // to nothing.
 func (t *tx) writeCounts(ctx context.Context) error {
-	var rows []any
+	var rows, dues []any
 	var gone []cell
-	for c, n := range t.counts {
+	for c, n := range t.counts.cells {
 		if n == (tally{}) {
 			continue
 		}
@@ -78,33 +92,42 @@ func (t *tx) writeCounts(ctx context.Context) error {
 			gone = append(gone, c)
 		}
 	}
-	for len(rows) > 0 {
-		n := countRows(len(rows) / countColumns)
-		if _, err := t.change(ctx, addCounts(n), rows[:n*countColumns]...); err != nil {
-			return fmt.Errorf("writing the counts: %w", err)
+	for c, n := range t.counts.due {
+		if n != 0 {
+			dues = append(dues, c.expires, c.name, c.block, n)
 		}
-		rows = rows[n*countColumns:]
+	}
+	if err := t.addRows(ctx, rows, `INSERT INTO redemption_counts VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		`ON CONFLICT DO UPDATE SET enabled = enabled + excluded.enabled, disabled = disabled + excluded.disabled,
+			used = used + excluded.used, expired = expired + excluded.expired`); err != nil {
+		return err
+	}
+	// Those that count none any more are dropped by the sweep, once their time is
+	// past: a redeem has enough to write.
+	if err := t.addRows(ctx, dues, `INSERT INTO redemption_due VALUES (?, ?, ?, ?)`,
+		`ON CONFLICT DO UPDATE SET enabled = enabled + excluded.enabled`); err != nil {
+		return err
 	}
 	return t.dropCounts(ctx, gone)
 }
 
-const countColumns = 7
-
-// countRows is how many of the rows left one statement writes: as many as make
-// it worth while, in few sizes, since each is a prepared statement.
-func countRows(left int) int {
-	for _, n := range [...]int{64, 16, 4} {
-		if left >= n {
-			return n
+// addRows runs an INSERT of one row for all the rows in args, several at a time:
+// as many as make it worth while, in few sizes, since each is a statement of
+// its own to prepare.
+func (t *tx) addRows(ctx context.Context, args []any, insert, conflict string) error {
+	at := strings.IndexByte(insert, '(')
+	head, row := insert[:at], insert[at:]
+	width := strings.Count(row, "?")
+	for _, n := range [...]int{64, 16, 4, 1} {
+		for len(args) >= n*width {
+			text := head + strings.Repeat(row+", ", n-1) + row + " " + conflict
+			if _, err := t.change(ctx, text, args[:n*width]...); err != nil {
+				return fmt.Errorf("writing the counts: %w", err)
+			}
+			args = args[n*width:]
 		}
 	}
-	return 1
-}
-
-func addCounts(rows int) string {
-	return `INSERT INTO redemption_counts VALUES ` + strings.Repeat(`(?, ?, ?, ?, ?, ?, ?), `, rows-1) + `(?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET enabled = enabled + excluded.enabled, disabled = disabled + excluded.disabled,
-			used = used + excluded.used, expired = expired + excluded.expired`
+	return nil
 }
 
 // dropCounts drops those of the cells that count nothing any more, and names

@@ -346,7 +346,6 @@ func (f *fixture) people(user account.Actor) {
 	f.check(f.db.StartSession(ctx, user.ID, account.HashToken("session"), f.clock.Now().Add(time.Minute)))
 	_, err = f.accounts.Authenticate(ctx, account.Credentials{Session: "session", UserID: user.ID})
 	f.check(err)
-	f.check(f.accounts.Logout(ctx, "session"))
 	f.check(f.accounts.SetStatus(ctx, f.root, user.ID, account.StatusDisabled))
 	if err := f.accounts.SetStatus(ctx, f.root, 1, account.StatusDisabled); refusal.CodeOf(err) != refusal.AccountLastRoot {
 		f.Errorf("disabling the last root: %v", err)
@@ -360,4 +359,44 @@ func (f *fixture) people(user account.Actor) {
 	f.check(f.db.StartSession(ctx, user.ID, account.HashToken("old"), f.clock.Now()))
 	f.check(f.accounts.Forget(ctx))
 	f.check(f.db.Ping(ctx))
+}
+
+// TestUnsweptFlat: codes that expire all at once cost a list little even before
+// the sweep has reached the first of them.
+func TestUnsweptFlat(t *testing.T) {
+	pages := map[int]int64{}
+	for _, codes := range []int{2_000, 60_000} {
+		f := newFixture(t, nil)
+		f.check(f.db.Careless(f.ctx))
+		ring, err := f.db.Keys().Reload(f.ctx)
+		f.check(err)
+		for range codes / 1000 {
+			b := redemption.Batch{
+				Epoch: ring.Epoch(), Creator: f.root, Name: "campaign", Quota: 1, Created: f.clock.Now(),
+				Expires: f.clock.Now().Truncate(time.Second), Keys: make([]redemption.NewKey, 1000),
+			}
+			for i := range b.Keys {
+				text := account.NewToken()
+				indexes := ring.Indexes(text)
+				b.Keys[i] = redemption.NewKey{
+					Sealed: ring.Seal(append([]byte("redemption key "), indexes[0]...), []byte(text)), Indexes: indexes,
+				}
+			}
+			f.check(f.db.Issue(f.ctx, b))
+		}
+		f.clock.Add(time.Hour)
+		if _, total, err := f.codes.List(f.ctx, f.root, redemption.FilterLive, 0, 20); err != nil || total != 0 {
+			t.Errorf("of %d expired codes %d are live, %v", codes, total, err)
+		}
+		l := look{filter: redemption.FilterExpired, page: 50}
+		offset := f.at(l)
+		if page, total, err := f.codes.List(f.ctx, f.root, l.filter, offset, 20); err != nil || total != int64(codes) ||
+			len(page) != 20 || page[0].ID != int64(codes)-offset {
+			t.Errorf("the middle of %d expired codes has %d of %d, %v", codes, len(page), total, err)
+		}
+		pages[codes] = f.pages(l, offset)
+	}
+	if few, many := pages[2_000], pages[60_000]; many > 2*few+100 {
+		t.Errorf("%d pages were read of 60,000 codes, %d of 2,000", many, few)
+	}
 }

@@ -75,7 +75,8 @@ func (d *DB) Ledger(ctx context.Context, f account.LedgerFilter) (entries []acco
 }
 
 // ledgerQuery writes the query as a union of arms, each of which walks one
-// index from its end and stops at the limit, however many entries match.
+// index from its end and stops at the limit. Times beside a user or a code only
+// choose among that one's entries.
 func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	type arm struct {
 		where string

@@ -49,10 +49,18 @@ type lister struct {
 	except bool
 	inName map[int64]bool
 
-	// unswept is, by leaf block, how many codes have passed their time (or, after
-	// the clock was set back, have not) without having been swept: counted as
-	// enabled, while they are expired.
-	unswept map[int64]int64
+	// unswept is, by level and block above the leaves, how many codes more are in
+	// the filter's state than are counted there: they have passed their time (or,
+	// after the clock was set back, have not), and the sweep has not reached them.
+	unswept map[int64]map[int64]int64
+	// leaves is unswept for the leaves of the block of the level above that was
+	// looked at last.
+	leaves struct {
+		parent int64
+		counts map[int64]int64
+	}
+	// newest is the highest id of all codes.
+	newest int64
 }
 
 // chooseNames finds the names that the search's fragment matches.
@@ -95,6 +103,9 @@ func (l *lister) listed(name int64) bool { return l.inName[name] != l.except }
 // page finds the ids of the page, newest first, and how many codes there are
 // in all.
 func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error) {
+	if err := l.row(ctx, `SELECT coalesce(max(id), 0) FROM redemptions`).Scan(&l.newest); err != nil {
+		return nil, 0, err
+	}
 	exact, err := l.exact(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -148,9 +159,11 @@ func (l *lister) blocks(ctx context.Context, level, first, last int64) (out []bl
 	if text == "" {
 		return nil, nil
 	}
-	unswept := map[int64]int64{}
-	for leaf, n := range l.unswept {
-		unswept[leaf>>(level-leafLevel)] += n
+	unswept := l.unswept[level]
+	if level == leafLevel && l.unswept[dueLevel][first>>levelStep] != 0 {
+		if unswept, err = l.unsweptLeaves(ctx, first>>levelStep); err != nil {
+			return nil, err
+		}
 	}
 	err = l.each(ctx, func(row scanner) error {
 		var b block
@@ -192,19 +205,17 @@ func (l *lister) countsText() (text string, names any) {
 		jsonArray(l.names)
 }
 
-// newest is how many children a walk reads first: often they hold the page.
-const newest = 8
-
 // children calls do for the children of a block, newest first, until it says
-// that it has enough.
+// that it has enough. It reads few at first: often they hold the page.
 func (l *lister) children(ctx context.Context, b block, level int64, do func(block) (enough bool, err error)) error {
-	first, last := b.number<<levelStep, (b.number+1)<<levelStep-1
-	parts := [][2]int64{{last - newest + 1, last}, {first, last - newest}}
+	first := b.number << levelStep
+	last := min(first+1<<levelStep-1, l.newest>>(level-levelStep))
+	slice := int64(2)
 	if b.n < 1<<levelStep { // thinly spread: the newest hold nothing much
-		parts = [][2]int64{{first, last}}
+		slice = 1 << levelStep
 	}
-	for _, part := range parts {
-		blocks, err := l.blocks(ctx, level-levelStep, part[0], part[1])
+	for ; last >= first; slice *= 4 {
+		blocks, err := l.blocks(ctx, level-levelStep, max(first, last-slice+1), last)
 		if err != nil {
 			return err
 		}
@@ -213,6 +224,7 @@ func (l *lister) children(ctx context.Context, b block, level int64, do func(blo
 				return err
 			}
 		}
+		last -= slice
 	}
 	return nil
 }
@@ -266,37 +278,71 @@ func (l *lister) passes() string {
 	return `true`
 }
 
-// countUnswept counts the codes that the sweep has not reached, in the leaf
-// blocks where they are.
-func (l *lister) countUnswept(ctx context.Context) error {
-	sign := int64(1)
+// unsweptSign is what a code that should have been swept adds to the count of
+// the filter's state.
+func (l *lister) unsweptSign() int64 {
 	switch l.query.Filter {
 	case redemption.FilterLive:
-		sign = -1
+		return -1
 	case redemption.FilterExpired:
+		return 1
 	case redemption.FilterAll, redemption.FilterDisabled, redemption.FilterUsed:
+	}
+	return 0
+}
+
+// countUnswept counts the codes that the sweep has not reached. Those past
+// their time are counted by it, so that a million of them are a few rows.
+func (l *lister) countUnswept(ctx context.Context) error {
+	sign := l.unsweptSign()
+	if sign == 0 {
 		return nil
 	}
-	l.unswept = map[int64]int64{}
-	for _, kind := range []struct {
-		which string
-		sign  int64
-	}{{overdue, sign}, {tooEarly, -sign}} {
-		if err := l.each(ctx, func(row scanner) error {
-			var leaf, name, n int64
-			if err := row.Scan(&leaf, &name, &n); err != nil {
+	add := func(sign int64) func(scanner) error {
+		return func(row scanner) error {
+			var name, block, n int64
+			if err := row.Scan(&name, &block, &n); err != nil || !l.listed(name) {
 				return err
 			}
-			if l.listed(name) {
-				l.unswept[leaf] += kind.sign * n
+			if l.unswept == nil {
+				l.unswept = map[int64]map[int64]int64{dueLevel: {}, dueLevel + levelStep: {}, topLevel: {}}
+			}
+			for level, blocks := range l.unswept {
+				blocks[block>>(level-dueLevel)] += sign * n
 			}
 			return nil
-		}, fmt.Sprintf(`SELECT id >> %d, name_id, count(*) FROM redemptions WHERE %s GROUP BY 1, 2`,
-			leafLevel, kind.which), l.second); err != nil {
-			return err
 		}
 	}
-	return nil
+	if err := l.each(ctx, add(sign), `SELECT name_id, block, sum(enabled) FROM redemption_due
+		WHERE expires < ? AND enabled > 0 GROUP BY 1, 2`, l.second); err != nil {
+		return err
+	}
+	return l.each(ctx, add(-sign), fmt.Sprintf(`SELECT name_id, id >> %d, count(*) FROM redemptions
+		WHERE %s GROUP BY 1, 2`, dueLevel, tooEarly), l.second)
+}
+
+// unsweptLeaves is unswept for the leaves of one block.
+func (l *lister) unsweptLeaves(ctx context.Context, parent int64) (map[int64]int64, error) {
+	if l.leaves.counts != nil && l.leaves.parent == parent {
+		return l.leaves.counts, nil
+	}
+	leaves := map[int64]int64{}
+	err := l.each(ctx, func(row scanner) error {
+		var id, name, state int64
+		if err := row.Scan(&id, &name, &state); err != nil || !l.listed(name) {
+			return err
+		}
+		sign := l.unsweptSign()
+		if state == stateExpired {
+			sign = -sign
+		}
+		leaves[id>>leafLevel] += sign
+		return nil
+	}, `SELECT id, name_id, state FROM redemptions WHERE id BETWEEN ?2 AND ?3 AND expires > 0
+		AND (state = 1 AND expires < ?1 OR state = 4 AND expires >= ?1)`,
+		l.second, parent<<dueLevel, (parent+1)<<dueLevel-1)
+	l.leaves.parent, l.leaves.counts = parent, leaves
+	return leaves, err
 }
 
 // exact finds the codes that the search's id and key name and that no name

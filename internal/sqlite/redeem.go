@@ -88,10 +88,7 @@ func (d *DB) redeemGroup(ctx context.Context, group []*redeemJob) {
 	err := d.transact(ctx, func(ctx context.Context, t *tx) error {
 		balances := balances{}
 		for _, j := range group {
-			var refused *refusal.Error
-			var replay *account.Replay
-			j.credited, j.err = t.redeem(ctx, &j.Attempt, balances)
-			if j.err != nil && !errors.As(j.err, &refused) && !errors.As(j.err, &replay) && !isStale(j.err) {
+			if j.credited, j.err = t.redeem(ctx, &j.Attempt, balances); j.err != nil && !decided(j.err) {
 				return j.err
 			}
 		}
@@ -135,8 +132,9 @@ func (t *tx) redeem(ctx context.Context, a *redemption.Attempt, balances balance
 		return 0, refusal.New(refusal.AccountBalanceFull)
 	}
 	balances[a.By.ID] = balance + c.quota
-	t.count(c.id, c.name, c.state, -1)
-	t.count(c.id, c.name, stateUsed, 1)
+	t.count(c.counted, -1)
+	c.state = stateUsed
+	t.count(c.counted, 1)
 	if err := t.append(ctx, account.Entry{
 		Kind: account.KindRedeem, AccountID: a.By.ID, FirstID: c.id, LastID: c.id, Count: 1, Amount: c.quota,
 	}, a.By, a.At); err != nil {
@@ -145,8 +143,12 @@ func (t *tx) redeem(ctx context.Context, a *redemption.Attempt, balances balance
 	return c.quota, t.remember(ctx, a.Once, c.quota)
 }
 
-// usedCode is a code that has just been marked used.
-type usedCode struct{ id, name, state, quota int64 }
+// usedCode is a code that has just been marked used, as it was before.
+type usedCode struct {
+	counted
+
+	quota int64
+}
 
 const markUsed = `UPDATE redemptions SET state = 3, redeemed = ?, used_by = ? `
 
@@ -156,9 +158,9 @@ const markUsed = `UPDATE redemptions SET state = 3, redeemed = ?, used_by = ? `
 func (t *tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
 	at, second := a.At.UnixMilli(), redemption.Second(a.At).UnixMilli()
 	for _, index := range a.Indexes {
-		c := usedCode{state: stateEnabled}
+		c := usedCode{counted: counted{state: stateEnabled}}
 		err := t.row(ctx, markUsed+`WHERE key_index = ? AND state = 1 AND (expires = 0 OR expires >= ?)
-			RETURNING id, name_id, quota`, at, a.By.ID, index, second).Scan(&c.id, &c.name, &c.quota)
+			RETURNING id, name_id, expires, quota`, at, a.By.ID, index, second).Scan(&c.id, &c.name, &c.expires, &c.quota)
 		if !errors.Is(err, sql.ErrNoRows) {
 			t.wrote = true
 			return c, err
@@ -184,10 +186,10 @@ func (t *tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
 // useSwept marks a code used that was swept as expired and is in time all the
 // same: the clock was set back.
 func (t *tx) useSwept(ctx context.Context, id, state int64, a *redemption.Attempt) (usedCode, error) {
-	c := usedCode{state: state}
+	c := usedCode{counted: counted{state: state}}
 	t.wrote = true
-	err := t.row(ctx, markUsed+`WHERE id = ? AND state = ? RETURNING id, name_id, quota`,
-		a.At.UnixMilli(), a.By.ID, id, state).Scan(&c.id, &c.name, &c.quota)
+	err := t.row(ctx, markUsed+`WHERE id = ? AND state = ? RETURNING id, name_id, expires, quota`,
+		a.At.UnixMilli(), a.By.ID, id, state).Scan(&c.id, &c.name, &c.expires, &c.quota)
 	return c, err
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
 // session is one connection with its prepared statements. It serves one
@@ -115,7 +116,16 @@ func (d *DB) read(ctx context.Context, do func(*session) error) error {
 }
 
 // snapshot is read, with several statements that see the same state.
+//
+// It leaves one connection to those who need a row or two: however many lists
+// are under way, a token is still looked up at once.
 func (d *DB) snapshot(ctx context.Context, do func(*session) error) error {
+	select {
+	case d.snapshots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-d.snapshots }()
 	return d.read(ctx, func(s *session) error {
 		ctx := context.WithoutCancel(ctx)
 		if _, err := s.exec(ctx, `BEGIN`); err != nil {
@@ -158,6 +168,7 @@ func (d *DB) write(ctx context.Context, do func(context.Context, *tx) error) err
 func (d *DB) transact(ctx context.Context, do func(context.Context, *tx) error) error {
 	w := d.writer
 	if _, err := w.exec(ctx, `BEGIN IMMEDIATE`); err != nil {
+		d.failing.Store(true)
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
 	t := &tx{session: w, chain: d.chain}
@@ -170,6 +181,7 @@ func (d *DB) transact(ctx context.Context, do func(context.Context, *tx) error) 
 	}
 	if err == nil && t.wrote {
 		if _, err = w.exec(ctx, `COMMIT`); err == nil {
+			d.failing.Store(false)
 			return nil
 		}
 		err = fmt.Errorf("committing: %w", err)
@@ -177,7 +189,17 @@ func (d *DB) transact(ctx context.Context, do func(context.Context, *tx) error) 
 	// Some errors, a full disk for one, have rolled back already: then this
 	// fails, and there is nothing to roll back.
 	_, _ = w.exec(ctx, `ROLLBACK`)
+	if t.wrote && err != nil && !decided(err) {
+		d.failing.Store(true)
+	}
 	return err
+}
+
+// decided reports whether err is what a transaction decided, and no failure.
+func decided(err error) bool {
+	_, refused := errors.AsType[*refusal.Error](err)
+	_, replayed := errors.AsType[*account.Replay](err)
+	return refused || replayed || errors.Is(err, keyring.ErrStale)
 }
 
 // begin reads what every write transaction needs. Nothing that the database

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -61,6 +62,8 @@ type DB struct {
 	writeDB, readDB *sql.DB
 	sessions        []*session // all of them, to be closed
 	readPool        chan *session
+	snapshots       chan struct{} // as many as may be under way
+	failing         atomic.Bool   // the last transaction that should have written did not
 
 	// writer is the one connection that writes; whoever has received from
 	// writeTurn may use it and chain.
@@ -86,6 +89,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	d := &DB{
 		path: o.Path, now: o.Now, onCommit: o.OnCommit,
 		readPool:  make(chan *session, readers),
+		snapshots: make(chan struct{}, readers-1),
 		writeTurn: make(chan struct{}, 1),
 		redeems:   make(chan *redeemJob, queueLength),
 		closing:   make(chan struct{}),
@@ -154,7 +158,7 @@ func connect(path string, cacheKiB int, more string) (*sql.DB, error) {
 	dsn := dsnOf(path) + fmt.Sprintf("?_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()) +
 		"&_pragma=journal_mode(wal)&_pragma=synchronous(full)" +
 		fmt.Sprintf("&_pragma=cache_size(-%d)", cacheKiB) +
-		"&_pragma=temp_store(memory)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(67108864)&" + more
+		"&_pragma=temp_store(memory)&_pragma=secure_delete(fast)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(67108864)&" + more
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
@@ -196,11 +200,18 @@ func migrate(ctx context.Context, db *sql.DB) error {
 // Keys are the database's data keys.
 func (d *DB) Keys() *keyring.Keys { return d.keys }
 
-// Ping reports whether the database answers.
+// Ping reports whether the database can be read, whether its keys can, and, if
+// the last attempt to write has failed, whether it can be written to now.
 func (d *DB) Ping(ctx context.Context) error {
-	return d.read(ctx, func(s *session) error {
-		var n int64
-		return s.row(ctx, `SELECT count(*) FROM ledger_heads`).Scan(&n)
+	if _, err := d.keys.Reload(ctx); err != nil {
+		return err
+	}
+	if !d.failing.Load() {
+		return nil
+	}
+	return d.write(ctx, func(ctx context.Context, t *tx) error {
+		_, err := t.change(ctx, `UPDATE settings SET value = value WHERE name = 'key_epoch'`)
+		return err
 	})
 }
 

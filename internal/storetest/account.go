@@ -204,9 +204,17 @@ func testAccountSessions(w *world) {
 
 	_, second, err := w.accounts.Login(w.ctx, "ann", "correct horse", "192.0.2.9")
 	w.check(err)
-	w.check(w.accounts.Logout(w.ctx, session))
-	w.check(w.accounts.Logout(w.ctx, session))
-	w.refused(auth(session, u.ID), refusal.Unauthenticated)
+	// Of more than there may be, the oldest ends.
+	for i := range account.SessionsMax - 1 {
+		ends := w.clock.Now().Add(account.SessionFor + time.Duration(i+1)*time.Second)
+		w.check(w.engine.StartSession(w.ctx, u.ID, account.HashToken(fmt.Sprint("more", i)), ends))
+	}
+	if one, other := auth(session, u.ID), auth(second, u.ID); (one == nil) == (other == nil) {
+		w.Errorf("of the two oldest sessions, which began together, one must have ended: %v, %v", one, other)
+	}
+	w.check(auth("more0", u.ID))
+	_, second, err = w.accounts.Login(w.ctx, "ann", "correct horse", "192.0.2.9")
+	w.check(err)
 	w.check(auth(second, u.ID))
 
 	w.check(w.accounts.SetStatus(w.ctx, account.Operator(), u.ID, account.StatusDisabled))

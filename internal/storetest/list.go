@@ -38,9 +38,8 @@ type reference map[int64]*redemption.View
 
 func (r reference) search(keyword string, f redemption.Filter, now time.Time) []redemption.View {
 	var out []redemption.View
-	word := strings.TrimSpace(keyword)
 	for _, v := range r {
-		if (word == "" || found(v, word)) && passes(&v.Code, f, now) {
+		if (strings.TrimSpace(keyword) == "" || found(v, keyword)) && passes(&v.Code, f, now) {
 			out = append(out, *v)
 		}
 	}
@@ -51,7 +50,7 @@ func (r reference) search(keyword string, f redemption.Filter, now time.Time) []
 // found is by a part of the name, the letters a to z in either case, by the id,
 // or by the whole key.
 func found(v *redemption.View, word string) bool {
-	id, err := strconv.ParseInt(word, 10, 64)
+	id, err := strconv.ParseInt(strings.TrimSpace(word), 10, 64)
 	return err == nil && id == v.ID || strings.Contains(lowerASCII(v.Name), lowerASCII(word)) ||
 		strings.ToLower(strings.TrimSpace(strings.ReplaceAll(word, "-", ""))) == v.Key
 }

@@ -288,14 +288,14 @@ func (m *model) change() {
 func (m *model) noteChange(was, becomes redemption.View) {
 	about := account.Entry{FirstID: was.ID, LastID: was.ID, Count: 1, Amount: becomes.Quota}
 	var parts []string
+	if !was.Expires.Equal(becomes.Expires) {
+		parts = append(parts, fmt.Sprintf(`"expired_time":[%d,%d]`, toUnix(was.Expires), toUnix(becomes.Expires)))
+	}
 	if was.Name != becomes.Name {
 		parts = append(parts, fmt.Sprintf(`"name":[%q,%q]`, was.Name, becomes.Name))
 	}
 	if was.Quota != becomes.Quota {
 		parts = append(parts, fmt.Sprintf(`"quota":[%d,%d]`, was.Quota, becomes.Quota))
-	}
-	if !was.Expires.Equal(becomes.Expires) {
-		parts = append(parts, fmt.Sprintf(`"expired_time":[%d,%d]`, toUnix(was.Expires), toUnix(becomes.Expires)))
 	}
 	if len(parts) > 0 {
 		e := about

@@ -32,19 +32,20 @@ CREATE TABLE sessions (
     ends    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_ends ON sessions (ends);
-CREATE INDEX sessions_user ON sessions (user_id);
+CREATE INDEX sessions_user ON sessions (user_id, ends);
 
 -- Answers to requests with an idempotency key.
 CREATE TABLE answers (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     scope   BLOB    NOT NULL UNIQUE,
     caller  INTEGER NOT NULL,
+    refused INTEGER NOT NULL,
     request BLOB    NOT NULL,
     answer  BLOB    NOT NULL,
     at      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX answers_at ON answers (at);
-CREATE INDEX answers_caller ON answers (caller);
+CREATE INDEX answers_refused ON answers (caller) WHERE refused = 1;
 
 -- Names of their own: a million codes share one.
 CREATE TABLE redemption_names (
@@ -85,6 +86,16 @@ CREATE TABLE redemption_counts (
     used     INTEGER NOT NULL,
     expired  INTEGER NOT NULL,
     PRIMARY KEY (name_id, level, block)
+) STRICT, WITHOUT ROWID;
+
+-- How many enabled codes of a name have id >> 12 = block and expire then: what
+-- is past its time and not swept yet is counted here, however much it is.
+CREATE TABLE redemption_due (
+    expires INTEGER NOT NULL,
+    name_id INTEGER NOT NULL,
+    block   INTEGER NOT NULL,
+    enabled INTEGER NOT NULL,
+    PRIMARY KEY (expires, name_id, block)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ledger (
