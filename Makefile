@@ -6,7 +6,8 @@ SHELL := /bin/bash
 export FUZZTIME ?= 10s
 
 # What `make bench` measures, what `make run` starts.
-BENCH_ARGS ?= all --ceiling
+BENCH_CODES ?= 10000000
+BENCH_ARGS ?= all --ceiling --codes $(BENCH_CODES)
 RUN_ARGS   ?= serve
 
 .DEFAULT_GOAL := help

@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/scrip-codes/scrip/internal/bench"
 	"github.com/scrip-codes/scrip/internal/config"
 )
 
@@ -60,6 +61,7 @@ type commands struct {
 	Secret  secretCommands `cmd:"" help:"Change the data keys."`
 	Backup  backupCommand  `cmd:"" help:"Copy the database to a file, also while serving."`
 	Restore restoreCommand `cmd:"" help:"Put a backup into an empty data directory."`
+	Bench   bench.Command  `cmd:"" help:"Measure this machine, or a running server."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -88,6 +90,7 @@ func Run(p Process) int {
 		kong.ValueFormatter(helpText),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&program{Process: p, flags: &c.Flags}),
+		kong.Bind(&bench.Env{Stdout: p.Stdout, Stderr: p.Stderr, Now: now, Version: p.Version}),
 	)
 	if err != nil {
 		return fail(p.Stderr, err)

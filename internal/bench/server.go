@@ -1,0 +1,202 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/api"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/sqlite"
+)
+
+// databaseFile is what scrip serve calls it, so that it can serve it too.
+const databaseFile = "scrip.db"
+
+// database is one in a directory of its own, with the accounts that redeem.
+type database struct {
+	*sqlite.DB
+	now      func() time.Time
+	dir      string
+	secret   string
+	accounts *account.Service
+	root     identity
+	users    []identity
+
+	groups, grouped atomic.Int64 // commits of redeems, and the redeems in them
+}
+
+// newDatabase makes an empty database in a new directory below dir.
+func newDatabase(ctx context.Context, dir string, now func() time.Time) (*database, error) {
+	d := &database{now: now, secret: account.NewToken(), root: identity{1, account.NewToken()}}
+	var err error
+	if d.dir, err = os.MkdirTemp(dir, "database-"); err != nil {
+		return nil, err
+	}
+	if err := d.open(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := d.accounts.Bootstrap(ctx, d.root.token); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *database) path() string { return filepath.Join(d.dir, databaseFile) }
+
+func (d *database) open(ctx context.Context) (err error) {
+	d.DB, err = sqlite.Open(ctx, sqlite.Options{
+		Path: d.path(), Secrets: []string{d.secret}, Now: d.now,
+		OnCommit: func(redeems int, _ time.Duration) {
+			d.groups.Add(1)
+			d.grouped.Add(int64(redeems))
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("opening a database to measure: %w", err)
+	}
+	d.accounts = account.NewService(d.DB, nil, d.now)
+	return nil
+}
+
+// addUsers makes n accounts, since those who redeem are many.
+func (d *database) addUsers(ctx context.Context, n int) error {
+	for range n {
+		token := account.NewToken()
+		u, err := d.accounts.Create(ctx, account.Operator(), account.CreateRequest{
+			Username: fmt.Sprintf("bench-%d", len(d.users)+1), Token: token,
+		})
+		if err != nil {
+			return fmt.Errorf("making accounts: %w", err)
+		}
+		d.users = append(d.users, identity{u.ID, token})
+	}
+	return nil
+}
+
+// actor is the root account, as the one who issues.
+func (d *database) actor() account.Actor {
+	return account.Actor{ID: d.root.id, Role: account.RoleRoot, Address: "127.0.0.1"}
+}
+
+// server is the API on a loopback port of this process.
+type server struct {
+	target *target
+	url    string
+	stop   func() error
+}
+
+// serve serves the database as scrip serve does.
+func (d *database) serve(ctx context.Context) (*server, error) {
+	return serve(ctx, loopback, d.DB, d.DB, d.Keys(), d.now)
+}
+
+// loopback is a port of this machine that is free.
+const loopback = "127.0.0.1:0"
+
+// serve serves stores. Requests are logged as scrip serve logs them, though to
+// nowhere. The sweep runs as it does there.
+func serve(
+	ctx context.Context, address string, accounts account.Store, codes redemption.Store, keys *keyring.Keys,
+	now func() time.Time,
+) (*server, error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	nowhere, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	log := slog.New(slog.NewTextHandler(io.Writer(nowhere), nil))
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	redemptions := redemption.NewService(codes, keys, guess.New(20, 10*time.Minute, now), now)
+	h := &http.Server{
+		Handler: api.New(api.Config{
+			Accounts:    account.NewService(accounts, nil, now),
+			Redemptions: redemptions,
+			Keys:        keys,
+			Log:         log,
+			Now:         now,
+			Registry:    prometheus.NewRegistry(),
+			Work:        work,
+			Version:     "bench",
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	var jobs sync.WaitGroup
+	jobs.Go(func() { _ = h.Serve(listener) }) // it ends when it is closed
+	jobs.Go(func() { sweepOften(work, redemptions) })
+	s := &server{url: "http://" + listener.Addr().String()}
+	s.stop = func() error {
+		stopWork()
+		err := h.Close()
+		jobs.Wait()
+		return errors.Join(err, nowhere.Close())
+	}
+	if s.target, err = newTarget(s.url, now); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
+func sweepOften(ctx context.Context, redemptions *redemption.Service) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = redemptions.Sweep(ctx) // what it leaves, the next one moves
+		}
+	}
+}
+
+// instantAccounts and instantCodes answer at once what a database would have to
+// find out: what is left of a redeem's time is that of HTTP and of the rules.
+type instantAccounts struct {
+	account.Store
+	users map[account.Hash]account.User
+}
+
+type instantCodes struct{ redemption.Store }
+
+func newInstantAccounts(users []identity) instantAccounts {
+	s := instantAccounts{users: map[account.Hash]account.User{}}
+	for _, u := range users {
+		s.users[account.HashToken(u.token)] = account.User{
+			ID: u.id, Username: "bench", Role: account.RoleUser, Status: account.StatusEnabled,
+		}
+	}
+	return s
+}
+
+// UserByToken implements account.Store.
+func (s instantAccounts) UserByToken(_ context.Context, token account.Hash) (account.User, error) {
+	return s.users[token], nil
+}
+
+// Redeem implements redemption.Store.
+func (instantCodes) Redeem(context.Context, redemption.Attempt) (int64, error) { return quota, nil }
+
+// Sweep implements redemption.Store.
+func (instantCodes) Sweep(context.Context, time.Time) (int64, error) { return 0, nil }
