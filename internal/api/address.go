@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -10,32 +9,53 @@ import (
 )
 
 // clientAddress is who asks, as an IP address.
-func (s *server) clientAddress(ctx context.Context, r *http.Request) string {
-	address, ignored := clientAddress(r.RemoteAddr, r.Header, s.TrustedProxies)
-	if ignored && s.warnedForwarded.CompareAndSwap(false, true) {
-		s.Log.LogAttrs(ctx, slog.LevelWarn,
+func (s *server) clientAddress(r *http.Request) string {
+	address, told := clientAddress(r.RemoteAddr, r.Header, s.TrustedProxies)
+	switch {
+	case told == toldByStranger && s.warnedForwarded.CompareAndSwap(false, true):
+		s.Log.LogAttrs(r.Context(), slog.LevelWarn,
 			"a forwarding header came from an address that is not a trusted proxy, and is ignored, as all such will be; "+
 				"if it is your proxy, add it to the trusted proxies, or every client behind it counts as one",
+			slog.String("address", address))
+	// A proxy's machine may look at health and metrics for itself.
+	case told == untold && strings.HasPrefix(r.URL.Path, "/api/") && s.warnedUnforwarded.CompareAndSwap(false, true):
+		s.Log.LogAttrs(r.Context(), slog.LevelWarn,
+			"a trusted proxy sent a request without X-Forwarded-For, the only header that is read; "+
+				"have it add the client's address to that one, or every client behind it counts as one",
 			slog.String("address", address))
 	}
 	return address
 }
 
+// telling is how a request's headers name the client.
+type telling int
+
+const (
+	toldRightly    telling = iota // by a trusted proxy, or not at all and by none
+	toldByStranger                // by who is not to be believed
+	untold                        // not at all, although by a trusted proxy
+)
+
 // clientAddress finds the client's address: that of the connection, unless it
 // is a trusted proxy's, and then the last in X-Forwarded-For that is not. Each
 // proxy adds the one that it was called from at the end, so that all before
-// that is only what the client says of itself. It also reports whether there
-// was a forwarding header that was not to be believed.
-func clientAddress(remote string, h http.Header, trusted []netip.Prefix) (address string, ignored bool) {
+// that is only what the client says of itself.
+func clientAddress(remote string, h http.Header, trusted []netip.Prefix) (string, telling) {
 	peer, ok := parseAddress(remote)
 	if !ok {
-		return remote, false
+		return remote, toldRightly
 	}
 	if !contains(trusted, peer) {
-		return peer.String(), h["X-Forwarded-For"] != nil || h["Forwarded"] != nil || h["X-Real-Ip"] != nil
+		if h["X-Forwarded-For"] != nil || h["Forwarded"] != nil || h["X-Real-Ip"] != nil {
+			return peer.String(), toldByStranger
+		}
+		return peer.String(), toldRightly
 	}
 	client := peer
 	lines := h["X-Forwarded-For"]
+	if lines == nil {
+		return client.String(), untold
+	}
 	for _, line := range slices.Backward(lines) {
 		for rest := line; rest != ""; {
 			var hop string
@@ -46,15 +66,15 @@ func clientAddress(remote string, h http.Header, trusted []netip.Prefix) (addres
 			}
 			a, ok := parseAddress(strings.TrimSpace(hop))
 			if !ok {
-				return client.String(), false // who wrote this is the last one known
+				return client.String(), toldRightly // who wrote this is the last one known
 			}
 			client = a
 			if !contains(trusted, client) {
-				return client.String(), false
+				return client.String(), toldRightly
 			}
 		}
 	}
-	return client.String(), false
+	return client.String(), toldRightly
 }
 
 // parseAddress reads an address, with or without a port. An IPv4 address in

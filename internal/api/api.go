@@ -61,7 +61,7 @@ func (s *server) routes() []route {
 		{"DELETE /api/redemption/invalid", admins, s.deleteInvalidCodes, refusal.RedemptionDeleteFailed},
 		{"DELETE /api/redemption/{id}", admins, s.deleteCode, refusal.Unavailable},
 
-		{"POST /api/user/topup", users, s.topUp, refusal.Unavailable},
+		{"POST /api/user/topup", redeemers, s.topUp, refusal.Unavailable},
 		{"GET /api/user/self", users, s.getSelf, refusal.Unavailable},
 		{"GET /api/user/token", users, s.renewToken, refusal.Unavailable},
 		{"POST /api/user/login", anyone, s.login, refusal.Unavailable},
@@ -89,6 +89,7 @@ type access int
 const (
 	anyone access = iota
 	users
+	redeemers // users who have not guessed too many keys
 	admins
 )
 
@@ -115,8 +116,9 @@ type server struct {
 	refusals  map[refusal.Code]refusalAnswer
 	hints     map[hint]words
 	languages language.Matcher
+	places    chan struct{} // for large bodies
 
-	warnedForwarded atomic.Bool
+	warnedForwarded, warnedUnforwarded atomic.Bool
 }
 
 // New returns the API as one handler.
@@ -128,6 +130,7 @@ func New(c Config) http.Handler {
 		refusals:  refusalAnswers(),
 		hints:     hints(),
 		languages: newMatcher(),
+		places:    make(chan struct{}, largeBodies),
 	}
 	for _, rt := range s.routes() {
 		m := s.metrics.route(rt.pattern)

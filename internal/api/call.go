@@ -37,6 +37,7 @@ type call struct {
 	lang   tongue
 	user   account.User // zero for anyone
 	body   []byte       // once read
+	placed bool         // in one of the places for large bodies
 	unique *unique      // set with an Idempotency-Key
 
 	status int
@@ -46,7 +47,7 @@ type call struct {
 // ServeHTTP is the one adapter between the mux and the handlers.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{ResponseWriter: w, s: s, r: withoutSlash(r), start: s.Now(), id: requestID()}
-	c.address = s.clientAddress(r.Context(), r)
+	c.address = s.clientAddress(r)
 	c.lang = s.language(r.Header)
 	v := []string{c.id, "nosniff"}
 	w.Header()["X-Request-Id"], w.Header()["X-Content-Type-Options"] = v[0:1:1], v[1:2:2]
@@ -119,6 +120,7 @@ func (c *call) unmatched() answer {
 
 // serve makes the answer of a route.
 func (c *call) serve(ctx context.Context, rt *route) (a answer) {
+	defer c.leavePlace()
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -141,7 +143,7 @@ func (c *call) serve(ctx context.Context, rt *route) (a answer) {
 	return c.refuse(&refusal.Error{Code: rt.failed})
 }
 
-// try authenticates, looks at the role, and only then at the rest.
+// try authenticates, looks at what the caller may do, and only then at the rest.
 func (c *call) try(ctx context.Context, rt *route) (answer, error) {
 	if err := c.authenticate(ctx, rt.who); err != nil {
 		return answer{}, err
@@ -171,8 +173,12 @@ func (c *call) authenticate(ctx context.Context, who access) error {
 		return err
 	}
 	c.user = u
-	if who == admins {
+	switch who {
+	case admins:
 		return c.actor().MustBe(account.RoleAdmin)
+	case redeemers:
+		return c.s.Redemptions.Admit(c.actor())
+	case anyone, users:
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +44,42 @@ func TestGuessLimit(t *testing.T) {
 	w.clock.advance(time.Millisecond)
 	(&scenario{has: []string{`"data":5`}}).check(t, w.topUp(t, w.alice, keys[1]))
 	(&scenario{has: []string{`"data":5`}}).check(t, w.topUp(t, w.bob, keys[2]))
+}
+
+// TestGuessLimitBeforeAll: over the limit nothing of a request is looked at,
+// and what it would have been answered makes no difference.
+func TestGuessLimitBeforeAll(t *testing.T) {
+	w := newWorld(t, options{guesses: 1})
+	keys := w.issue(t, "codes", 2, 5)
+	topUp := func(body string) request {
+		return request{method: "POST", path: "/api/user/topup", as: w.alice, body: body, broken: true}
+	}
+	redeem := withKey(topUp(`{"key":"`+keys[0]+`"}`), "k")
+	(&scenario{}).check(t, w.do(t, redeem))
+	w.topUp(t, w.alice, "unknown")
+	for name, r := range map[string]request{
+		"a good key":             topUp(`{"key":"` + keys[1] + `"}`),
+		"no body":                topUp(""),
+		"broken JSON":            topUp("{"),
+		"a key of a wrong type":  topUp(`{"key":5}`),
+		"a body that is too big": topUp(strings.Repeat(" ", bodyMax+1)),
+		"a replay":               redeem,
+		"a reused key":           withKey(topUp("{}"), "k"),
+		"an empty key":           withKey(topUp(`{"key":"x"}`), ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := w.do(t, r)
+			(&scenario{status: 429, code: refusal.AccountTooManyGuesses}).check(t, got)
+			if replayed(got) || got.header.Get("Retry-After") != "600" {
+				t.Error(got.header)
+			}
+		})
+	}
+	(&scenario{}).check(t, w.do(t, request{method: "GET", path: "/api/user/self", as: w.alice}))
+	w.clock.advance(10 * time.Minute)
+	if r := w.do(t, redeem); !r.Success || !replayed(r) {
+		t.Error(r.text)
+	}
 }
 
 // TestGuessesAtOnce: of a hundred that come together, twenty are looked up.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,6 +125,54 @@ func TestBodySize(t *testing.T) {
 	if rec.Code != http.StatusOK || !strings.Contains(rec.Body.String(), `"code":"invalid_request"`) {
 		t.Errorf("%d %s", rec.Code, rec.Body)
 	}
+}
+
+// TestLargeBodies: they are read in so many places and no more, while small
+// ones need none.
+func TestLargeBodies(t *testing.T) {
+	w := newWorld(t, options{})
+	login := func(body io.Reader) *httptest.ResponseRecorder {
+		rec := httptest.NewRecorder()
+		w.handler.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "POST", "/api/user/login", body))
+		return rec
+	}
+	large := `{"username":"x","password":"y"}` + strings.Repeat(" ", bodySmall)
+	var slow sync.WaitGroup
+	var ends []*io.PipeWriter
+	for range largeBodies {
+		r, end := io.Pipe()
+		ends = append(ends, end)
+		slow.Go(func() {
+			if rec := login(r); !strings.Contains(rec.Body.String(), `"code":"user_wrong_password"`) {
+				t.Errorf("%d %s", rec.Code, rec.Body)
+			}
+		})
+		// Its end is read in a place only.
+		if _, err := io.WriteString(end, large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, body := range map[string]io.Reader{
+		"of a known length": strings.NewReader(large),
+		"that grows":        io.MultiReader(strings.NewReader(large)),
+		"too large":         strings.NewReader(strings.Repeat(" ", bodyMax+1)),
+	} {
+		rec := login(body)
+		if rec.Code != http.StatusTooManyRequests || rec.Header().Get("Retry-After") != "1" ||
+			!strings.Contains(rec.Body.String(), `"code":"too_busy"`) {
+			t.Errorf("%s: %d %v %s", name, rec.Code, rec.Header(), rec.Body)
+		}
+	}
+	small := request{method: "POST", path: "/api/user/login", body: large[:bodySmall]}
+	(&scenario{code: refusal.AccountWrongPassword}).check(t, w.do(t, small))
+	for _, end := range ends {
+		if err := end.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	slow.Wait()
+	small.body = large
+	(&scenario{code: refusal.AccountWrongPassword}).check(t, w.do(t, small)) // the places are free again
 }
 
 type brokenReader struct{}
@@ -454,37 +503,37 @@ func TestRequestLog(t *testing.T) {
 func TestClientAddress(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
 	for _, c := range []struct {
-		remote  string
-		header  http.Header
-		want    string
-		ignored bool
+		remote string
+		header http.Header
+		want   string
+		told   telling
 	}{
-		{"192.0.2.1:5", nil, "192.0.2.1", false},
-		{"[2001:db8::1]:5", nil, "2001:db8::1", false},
-		{"[::ffff:192.0.2.1]:5", nil, "192.0.2.1", false},
-		{"[fe80::1%eth0]:5", nil, "fe80::1", false},
-		{"@", nil, "@", false},
-		{"192.0.2.1:5", http.Header{"X-Forwarded-For": {"198.51.100.7"}}, "192.0.2.1", true},
-		{"192.0.2.1:5", http.Header{"Forwarded": {"for=198.51.100.7"}}, "192.0.2.1", true},
-		{"192.0.2.1:5", http.Header{"X-Real-Ip": {"198.51.100.7"}}, "192.0.2.1", true},
-		{"10.0.0.1:5", nil, "10.0.0.1", false},
-		{"10.0.0.1:5", http.Header{"X-Real-Ip": {"198.51.100.7"}}, "10.0.0.1", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"198.51.100.7"}}, "198.51.100.7", false},
-		{"[::ffff:10.0.0.1]:5", http.Header{"X-Forwarded-For": {"198.51.100.7"}}, "198.51.100.7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9, 198.51.100.7"}}, "198.51.100.7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9, 198.51.100.7 , 10.0.0.2,fd00::3"}}, "198.51.100.7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9", "198.51.100.7", "10.0.0.2"}}, "198.51.100.7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"198.51.100.7:4711"}}, "198.51.100.7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"[2001:db8::7]:4711"}}, "2001:db8::7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"[2001:db8::7]"}}, "2001:db8::7", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"10.0.0.3, 10.0.0.2"}}, "10.0.0.3", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9, unknown, 10.0.0.2"}}, "10.0.0.2", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {""}}, "10.0.0.1", false},
-		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {",,"}}, "10.0.0.1", false},
+		{"192.0.2.1:5", nil, "192.0.2.1", toldRightly},
+		{"[2001:db8::1]:5", nil, "2001:db8::1", toldRightly},
+		{"[::ffff:192.0.2.1]:5", nil, "192.0.2.1", toldRightly},
+		{"[fe80::1%eth0]:5", nil, "fe80::1", toldRightly},
+		{"@", nil, "@", toldRightly},
+		{"192.0.2.1:5", http.Header{"X-Forwarded-For": {"198.51.100.7"}}, "192.0.2.1", toldByStranger},
+		{"192.0.2.1:5", http.Header{"Forwarded": {"for=198.51.100.7"}}, "192.0.2.1", toldByStranger},
+		{"192.0.2.1:5", http.Header{"X-Real-Ip": {"198.51.100.7"}}, "192.0.2.1", toldByStranger},
+		{"10.0.0.1:5", nil, "10.0.0.1", untold},
+		{"10.0.0.1:5", http.Header{"X-Real-Ip": {"198.51.100.7"}}, "10.0.0.1", untold},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"198.51.100.7"}}, "198.51.100.7", toldRightly},
+		{"[::ffff:10.0.0.1]:5", http.Header{"X-Forwarded-For": {"198.51.100.7"}}, "198.51.100.7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9, 198.51.100.7"}}, "198.51.100.7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9, 198.51.100.7 , 10.0.0.2,fd00::3"}}, "198.51.100.7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9", "198.51.100.7", "10.0.0.2"}}, "198.51.100.7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"198.51.100.7:4711"}}, "198.51.100.7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"[2001:db8::7]:4711"}}, "2001:db8::7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"[2001:db8::7]"}}, "2001:db8::7", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"10.0.0.3, 10.0.0.2"}}, "10.0.0.3", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {"203.0.113.9, unknown, 10.0.0.2"}}, "10.0.0.2", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {""}}, "10.0.0.1", toldRightly},
+		{"10.0.0.1:5", http.Header{"X-Forwarded-For": {",,"}}, "10.0.0.1", toldRightly},
 	} {
-		got, ignored := clientAddress(c.remote, c.header, trusted)
-		if got != c.want || ignored != c.ignored {
-			t.Errorf("%s %v: %s %t, want %s %t", c.remote, c.header, got, ignored, c.want, c.ignored)
+		got, told := clientAddress(c.remote, c.header, trusted)
+		if got != c.want || told != c.told {
+			t.Errorf("%s %v: %s %d, want %s %d", c.remote, c.header, got, told, c.want, c.told)
 		}
 	}
 }
@@ -535,5 +584,24 @@ func TestTrustedProxy(t *testing.T) {
 	}
 	if strings.Contains(w.logs.text(), "forwarding header") {
 		t.Error("a warning")
+	}
+}
+
+// TestSilentProxy: a trusted proxy that does not say for whom it asks makes all
+// clients one, which is warned of once; what its machine asks for itself is not.
+func TestSilentProxy(t *testing.T) {
+	w := newWorld(t, options{proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	const warning = "without X-Forwarded-For"
+	w.do(t, request{method: "GET", path: "/healthz"})
+	if strings.Contains(w.logs.text(), warning) {
+		t.Error("a probe is warned of")
+	}
+	for range 3 {
+		w.do(t, request{
+			method: "GET", path: "/api/user/self", as: w.alice, header: http.Header{"X-Real-Ip": {"198.51.100.7"}},
+		})
+	}
+	if n := strings.Count(w.logs.text(), warning); n != 1 {
+		t.Errorf("%d warnings", n)
 	}
 }

@@ -198,9 +198,11 @@ func TestIdempotencyNotKept(t *testing.T) {
 	if r := w.do(t, topUp); !r.Success || replayed(r) {
 		t.Error(r.text)
 	}
-	// A replay is not held up by the limit.
+	// A replay is held up by the limit too, and there when that has passed.
 	w.topUp(t, w.alice, "unknown1")
 	w.topUp(t, w.alice, "unknown2")
+	(&scenario{status: 429, code: refusal.AccountTooManyGuesses}).check(t, w.do(t, topUp))
+	w.clock.advance(10 * time.Minute)
 	if r := w.do(t, topUp); !r.Success || !replayed(r) {
 		t.Error(r.text)
 	}

@@ -111,19 +111,19 @@ func hints() map[hint]words {
 			"%s is missing.",
 		},
 		hintPathID: {
-			"路径中的 ID 必须是数字",
-			"パスの ID は数値で指定してください",
-			"The id in the path must be a number.",
+			"路径中的 ID 必须是 64 位范围内的整数",
+			"パスの ID は 64 ビットに収まる整数で指定してください",
+			"The id in the path must be a whole number of at most 64 bits.",
 		},
 		hintBody: {
-			"请求体没有完整到达，请重试",
+			"请求体接收不完整，请重试",
 			"リクエスト本文を最後まで受信できませんでした。もう一度お試しください",
-			"The request body did not arrive whole. Please try again.",
+			"The request body did not arrive in full. Please try again.",
 		},
 		hintIdempotencyKey: {
-			"Idempotency-Key 只能有一个，且必须由 1 到 255 个可见 ASCII 字符组成",
-			"Idempotency-Key は 1 つだけ、表示可能な ASCII 文字 1～255 文字で指定してください",
-			"Send one Idempotency-Key, of 1 to 255 printable ASCII characters.",
+			"Idempotency-Key 只能有一个值，且不能为空",
+			"Idempotency-Key には空でない値を 1 つだけ指定してください",
+			"Send exactly one Idempotency-Key, which must not be empty.",
 		},
 	}
 }
@@ -154,12 +154,12 @@ func messages() map[refusal.Code]words {
 		},
 		refusal.RedemptionUsedByYou: {
 			"该兑换码已被使用",
-			"この引き換えコードはすでにあなたが使用しており、残高に反映されています",
+			"この引き換えコードはすでにご利用済みで、残高に反映されています",
 			"You have already used this redemption code; its credit is in your balance.",
 		},
 		refusal.RedemptionDisabled: {
 			"该兑换码已被禁用",
-			"この引き換えコードは無効にされています",
+			"この引き換えコードは無効になっています",
 			"This redemption code has been disabled.",
 		},
 		refusal.RedemptionExpired: {
@@ -189,7 +189,7 @@ func messages() map[refusal.Code]words {
 		},
 		refusal.RedemptionQuota: {
 			"兑换码额度必须是大于 0 的整数",
-			"引き換えコードの額は 1 以上の整数にしてください",
+			"引き換えコードの付与額は 1 以上の整数にしてください",
 			"The quota of a redemption code must be a whole number greater than 0.",
 		},
 		refusal.RedemptionExpiry: {
@@ -209,7 +209,7 @@ func messages() map[refusal.Code]words {
 		},
 		refusal.RedemptionUsedUnchanging: {
 			"兑换码已被使用，不能再修改其状态、额度或过期时间",
-			"使用済みの引き換えコードの状態・額・有効期限は変更できません",
+			"使用済みの引き換えコードの状態・付与額・有効期限は変更できません",
 			"A used redemption code keeps its status, quota and expiry time; only its name can be changed.",
 		},
 
@@ -224,7 +224,7 @@ func messages() map[refusal.Code]words {
 			"This username is taken. Please choose another.",
 		},
 		refusal.AccountNameInvalid: {
-			"用户名须为 1 到 64 个字符，且不能包含空白或控制字符",
+			"用户名须为 1 到 64 个字符，且不能包含空白字符或控制字符",
 			"ユーザー名は空白や制御文字を含まない 1～64 文字にしてください",
 			"A username must have 1 to 64 characters, without white space or control characters.",
 		},
@@ -234,13 +234,13 @@ func messages() map[refusal.Code]words {
 			"A display name must have 1 to 64 characters, without control characters.",
 		},
 		refusal.AccountPassword: {
-			"密码长度须为 8 到 256 个字节",
+			"密码长度须为 8 到 256 字节",
 			"パスワードは 8～256 バイトにしてください",
 			"A password must have 8 to 256 bytes.",
 		},
 		refusal.AccountRole: {
 			"用户角色无效：1 为普通用户，10 为管理员",
-			"役割が正しくありません。一般ユーザーは 1、管理者は 10 です",
+			"ロールが正しくありません。一般ユーザーは 1、管理者は 10 です",
 			"This role does not exist: 1 is a user, 10 an admin.",
 		},
 		refusal.AccountRoleTooHigh: {
@@ -255,12 +255,12 @@ func messages() map[refusal.Code]words {
 		},
 		refusal.AccountLastRoot: {
 			"不能禁用最后一个启用的超级管理员",
-			"最後の有効なルート管理者を無効にすることはできません",
+			"有効な最後のルート管理者は無効にできません",
 			"The last enabled root administrator cannot be disabled.",
 		},
 		refusal.AccountBalanceFull: {
 			"兑换后余额将超出上限，兑换码未被使用",
-			"引き換えると残高が上限を超えます。コードは使用されていません",
+			"引き換えると残高が上限を超えるため、処理を中止しました。コードは未使用のままです",
 			"Your balance cannot hold this much more. The code has not been used.",
 		},
 		refusal.AccountWrongPassword: {
@@ -270,18 +270,18 @@ func messages() map[refusal.Code]words {
 		},
 		refusal.AccountDisabled: {
 			"该用户已被禁用，请联系管理员",
-			"このユーザーは無効にされています。管理者にお問い合わせください",
+			"このユーザーは無効になっています。管理者にお問い合わせください",
 			"This user has been disabled. Please ask an administrator.",
 		},
 		refusal.AccountTooManyGuesses: {
 			"错误次数过多，请稍后再试",
-			"間違いの回数が多すぎます。しばらくしてからお試しください",
+			"試行回数の上限に達しました。しばらくしてからお試しください",
 			"Too many wrong attempts. Please try again later.",
 		},
 
 		refusal.Unauthenticated: {
-			"未登录或令牌无效：请提供有效的访问令牌，并在 New-Api-User 中填写其所有者的用户 ID",
-			"認証できません。有効なアクセストークンと、その所有者のユーザー ID を New-Api-User に指定してください",
+			"未登录或令牌无效：请提供有效的访问令牌，并在 New-Api-User 中填写该令牌所属用户的 ID",
+			"認証できません。有効なアクセストークンを送り、その所有者のユーザー ID を New-Api-User に指定してください",
 			"Not authenticated: send a valid access token, and its owner's user id in New-Api-User.",
 		},
 		refusal.Forbidden: {
@@ -296,38 +296,38 @@ func messages() map[refusal.Code]words {
 		},
 		refusal.InvalidJSON: {
 			"请求体不是有效的 JSON：须为单个 JSON 对象，其后不能有其他内容",
-			"リクエスト本文が正しい JSON ではありません。JSON オブジェクトを 1 つだけ送ってください",
+			"リクエスト本文が有効な JSON ではありません。JSON オブジェクトを 1 つだけ送ってください",
 			"The request body is not valid JSON: send one JSON object and nothing after it.",
 		},
 		refusal.NotUTF8: {
 			"请求体不是有效的 UTF-8 文本",
-			"リクエスト本文が正しい UTF-8 ではありません",
+			"リクエスト本文が有効な UTF-8 ではありません",
 			"The request body is not valid UTF-8.",
 		},
 		refusal.BodyTooLarge: {
 			"请求体过大，不能超过 1 MiB",
 			"リクエスト本文が大きすぎます。1 MiB までにしてください",
-			"The request body is too large: it may have 1 MiB at most.",
+			"The request body is too large: at most 1 MiB is allowed.",
 		},
 		refusal.IdempotencyKeyTooLong: {
-			"Idempotency-Key 过长，不能超过 255 个字节",
+			"Idempotency-Key 过长，不能超过 255 字节",
 			"Idempotency-Key が長すぎます。255 バイトまでにしてください",
-			"The Idempotency-Key is too long: it may have 255 bytes at most.",
+			"The Idempotency-Key is too long: at most 255 bytes are allowed.",
 		},
 		refusal.IdempotencyKeyReused: {
-			"该 Idempotency-Key 已用于内容不同的请求，请更换",
+			"该 Idempotency-Key 已用于内容不同的请求，请换一个",
 			"この Idempotency-Key は内容の異なるリクエストですでに使われています。別のキーを使ってください",
 			"This Idempotency-Key was used for a different request. Please use a new one.",
 		},
 		refusal.NoRoute: {
 			"请求的地址不存在",
-			"指定されたアドレスは存在しません",
+			"指定された URL は存在しません",
 			"There is nothing at this address.",
 		},
 		refusal.MethodNotAllowed: {
 			"该地址不支持此请求方法，支持的方法见 Allow 响应头",
-			"このアドレスでは、このメソッドは使えません。使えるメソッドは Allow ヘッダーにあります",
-			"This address does not take this method; the Allow header lists those that it takes.",
+			"この URL ではこのメソッドを使用できません。使用できるメソッドは Allow ヘッダーをご確認ください",
+			"This method is not allowed here; the Allow header lists those that are.",
 		},
 		refusal.TooBusy: {
 			"服务器繁忙，请稍后再试",
@@ -352,7 +352,7 @@ func messages() map[refusal.Code]words {
 		refusal.RedemptionDeleteFailed: {
 			"删除失败",
 			"削除できませんでした",
-			"Removing failed.",
+			"The redemption codes could not be removed.",
 		},
 	}
 }

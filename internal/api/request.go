@@ -19,7 +19,12 @@ import (
 )
 
 const (
-	bodyMax       = 1 << 20 // bytes
+	bodyMax = 1 << 20 // bytes
+	// A body beyond bodySmall, which hardly any request needs, is read only in
+	// one of largeBodies places: anyone can send one on each of ten thousand
+	// connections.
+	bodySmall     = 16 << 10
+	largeBodies   = 16
 	sessionCookie = "scrip_session"
 )
 
@@ -46,19 +51,48 @@ func (c *call) readBody() ([]byte, error) {
 	if c.body != nil {
 		return c.body, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(c.r.Body, bodyMax+1))
+	body, err := io.ReadAll(io.LimitReader(c.r.Body, bodySmall+1)) // grows with what comes
+	if err == nil && len(body) > bodySmall {
+		if !c.takePlace() {
+			return nil, c.hangUp(refusal.TooBusy)
+		}
+		body, err = io.ReadAll(io.MultiReader(bytes.NewReader(body), io.LimitReader(c.r.Body, bodyMax-bodySmall)))
+	}
 	if err != nil {
 		return nil, &fault{hint: hintBody}
 	}
 	if len(body) > bodyMax {
-		// A client that is still sending may not look for an answer before it is
-		// done: take a little more, then hang up.
-		_, _ = io.CopyN(io.Discard, c.r.Body, bodyMax)
-		c.Header().Set("Connection", "close")
-		return nil, refusal.New(refusal.BodyTooLarge)
+		return nil, c.hangUp(refusal.BodyTooLarge)
 	}
 	c.body = body
 	return body, nil
+}
+
+// takePlace takes a place for a large body, if one is free. It is kept until
+// the answer is made, as what is read of the body is.
+func (c *call) takePlace() bool {
+	select {
+	case c.s.places <- struct{}{}:
+		c.placed = true
+	default:
+	}
+	return c.placed
+}
+
+func (c *call) leavePlace() {
+	if c.placed {
+		c.placed = false
+		<-c.s.places
+	}
+}
+
+// hangUp refuses a body that is not read to its end. A client that is still
+// sending may not look for an answer before it is done: take a little more,
+// keep none of it, then hang up.
+func (c *call) hangUp(code refusal.Code) error {
+	_, _ = io.CopyN(io.Discard, c.r.Body, bodyMax)
+	c.Header().Set("Connection", "close")
+	return refusal.New(code)
 }
 
 // decode reads the body into a struct.
@@ -93,10 +127,11 @@ func decodeObject(body []byte, into any) error {
 	return nil
 }
 
-// pathID is the id in the path.
+// pathID is the id in the path: digits, and nothing else.
 func (c *call) pathID() (int64, error) {
-	id, err := strconv.ParseInt(c.r.PathValue("id"), 10, 64)
-	if err != nil {
+	text := c.r.PathValue("id")
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || text[0] == '+' {
 		return 0, &fault{hint: hintPathID}
 	}
 	return id, nil

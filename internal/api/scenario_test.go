@@ -214,18 +214,19 @@ func TestScenarios(t *testing.T) {
 		scenario{name: "get with a slash", request: get(fmt.Sprintf("/api/redemption/%d/", id[0])), has: []string{object}},
 		scenario{name: "get, unknown", request: get("/api/redemption/999999"), code: refusal.RedemptionNotFound, message: "兑换码不存在"},
 		scenario{name: "get, negative", request: get("/api/redemption/-1"), code: refusal.RedemptionNotFound, message: "兑换码不存在"},
+		scenario{name: "get, the greatest", request: get("/api/redemption/9223372036854775807"), code: refusal.RedemptionNotFound, message: "兑换码不存在"},
 	)
-	for _, bad := range []string{"abc", "1.0", "1e3", "99999999999999999999", "%20", "0x1", "1%2F2"} {
+	for _, bad := range []string{"abc", "1.0", "1e3", "99999999999999999999", "9223372036854775808", "+1", "1_0", "%D9%A1", "%20", "0x1", "1%2F2"} {
 		for _, method := range []string{"GET", "DELETE"} {
 			add(scenario{
 				name:    method + " id " + bad,
 				request: request{method: method, path: "/api/redemption/" + bad, as: w.admin, broken: true},
-				code:    refusal.InvalidRequest, message: "路径中的 ID 必须是数字", then: unchanged,
+				code:    refusal.InvalidRequest, message: "路径中的 ID 必须是 64 位范围内的整数", then: unchanged,
 			})
 		}
 		r := get("/api/user/" + bad)
 		r.broken = true
-		add(scenario{name: "user id " + bad, request: r, code: refusal.InvalidRequest, message: "路径中的 ID 必须是数字"})
+		add(scenario{name: "user id " + bad, request: r, code: refusal.InvalidRequest, message: "路径中的 ID 必须是 64 位范围内的整数"})
 	}
 
 	// Making codes.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
 type ledgerCommands struct {
@@ -45,11 +46,7 @@ func (c *ledgerVerify) Run(ctx context.Context, p *program) error {
 		}
 	}
 	return p.with(ctx, opening{}, func(s *store) error {
-		var key []byte
-		err := s.Keys().Use(ctx, func(r *keyring.Ring) error {
-			key = r.LedgerKey()
-			return nil
-		})
+		key, err := s.ledgerKey(ctx)
 		if err != nil {
 			return err
 		}
@@ -60,6 +57,14 @@ func (c *ledgerVerify) Run(ctx context.Context, p *program) error {
 		}
 		return c.print(p.Stdout, report)
 	})
+}
+
+func (s *store) ledgerKey(ctx context.Context) (key []byte, err error) {
+	err = s.Keys().Use(ctx, func(r *keyring.Ring) error {
+		key = r.LedgerKey()
+		return nil
+	})
+	return key, err
 }
 
 func (c *ledgerVerify) print(w io.Writer, r account.Report) error {
@@ -92,9 +97,19 @@ type ledgerHead struct{}
 // Run prints a checkpoint.
 func (*ledgerHead) Run(ctx context.Context, p *program) error {
 	return p.with(ctx, opening{}, func(s *store) error {
+		key, err := s.ledgerKey(ctx)
+		if err != nil {
+			return err
+		}
 		heads, err := s.Heads(ctx)
 		if err != nil {
 			return err
+		}
+		chain := account.NewChain(key)
+		for _, h := range heads {
+			if !chain.Genuine(h) {
+				return errors.New("the end of the ledger has been altered: run scrip ledger verify")
+			}
 		}
 		_, err = fmt.Fprintln(p.Stdout, account.Checkpoints(heads))
 		return err
@@ -103,7 +118,7 @@ func (*ledgerHead) Run(ctx context.Context, p *program) error {
 
 type ledgerList struct {
 	Code   int64  `placeholder:"ID" help:"Only entries about this code."`
-	User   string `placeholder:"NAME|ID" help:"Only entries by or about this account, by its username or, if it is a number, its id. 0 is the command line."`
+	User   string `placeholder:"NAME|ID" help:"Only entries by or about this account, by its username or, if no account has that, its id. 0 is the command line."`
 	From   string `placeholder:"TIME" help:"Not before this time: 2006-01-02, 2006-01-02T15:04:05Z (both UTC unless an offset is given), or Unix seconds."`
 	To     string `placeholder:"TIME" help:"Before this time."`
 	Limit  int    `default:"100" placeholder:"N" help:"At most so many."`
@@ -192,14 +207,18 @@ func (c *ledgerList) userID(ctx context.Context, s *store) (int64, error) {
 	if c.User == "" {
 		return 0, nil
 	}
-	if id, err := strconv.ParseInt(c.User, 10, 64); err == nil && id >= 0 {
-		if id == 0 {
-			id = -1
-		}
+	u, err := s.accounts.ByName(ctx, account.Operator(), c.User)
+	if refusal.CodeOf(err) != refusal.AccountNotFound {
+		return u.ID, err
+	}
+	switch id, notID := strconv.ParseInt(c.User, 10, 64); {
+	case notID != nil || id < 0:
+		return 0, err
+	case id == 0:
+		return -1, nil
+	default:
 		return id, nil
 	}
-	u, err := s.accounts.ByName(ctx, account.Operator(), c.User)
-	return u.ID, err
 }
 
 func parseTime(flag, text string) (time.Time, error) {

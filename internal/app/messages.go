@@ -33,7 +33,7 @@ func sentences() []refusalText {
 		{refusal.AccountPassword, "that is not a password: use 8 to 256 bytes of text"},
 		{refusal.AccountRole, "that is not a role: use user or admin"},
 		{refusal.AccountQuota, "a quota cannot be negative: use 0 or more"},
-		{refusal.AccountLastRoot, "this is the last enabled root account: enable another one first"},
+		{refusal.AccountLastRoot, "the last enabled root account cannot be disabled"},
 		{refusal.AccountBalanceFull, "the balance would be more than 64 bits hold: use a smaller quota"},
 	}
 }

@@ -20,6 +20,7 @@ import (
 type store struct {
 	*sqlite.DB
 	accounts *account.Service
+	secrets  int // how many are listed
 }
 
 // opening says how a command opens the database.
@@ -60,7 +61,7 @@ func open(ctx context.Context, c *config.Config, o opening) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", c.Database, err)
 	}
-	s := &store{db, account.NewService(db, o.guesses, now)}
+	s := &store{db, account.NewService(db, o.guesses, now), len(secrets)}
 	if o.write {
 		if err := s.bootstrap(ctx, c, o.token); err != nil {
 			return nil, errors.Join(err, db.Close())

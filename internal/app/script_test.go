@@ -31,8 +31,8 @@ import (
 //	serve [NAME=VALUE...] [FLAG...]
 //	                        start scrip serve, wait until it is ready, and set
 //	                        $URL; it prints to serve.out and serve.err
-//	stop                    end it with SIGTERM; it must exit with 0
-//	kill                    end it with SIGKILL
+//	shutdown                end it with SIGTERM; it must exit with 0
+//	crash                   end it with SIGKILL
 //	http METHOD PATH [BODY] send a request as user $USER_ID with $TOKEN, in
 //	                        $ACCEPT_LANGUAGE, and print the status and the body
 //	capture NAME PATTERN [FILE]
@@ -41,6 +41,9 @@ import (
 //	certificate CERT KEY    write a certificate for 127.0.0.1 and its key
 //	taken NAME              set a variable to an address that is in use
 //	mode FILE PERM          check a file's permissions
+//
+// None may have the name of one of testscript's own, which would run instead:
+// its stop ends the script there, as passed.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -53,7 +56,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": scriptServe, "stop": scriptStop, "kill": scriptKill, "http": scriptHTTP, "capture": scriptCapture,
+			"serve": scriptServe, "shutdown": scriptShutdown, "crash": scriptCrash, "http": scriptHTTP, "capture": scriptCapture,
 			"certificate": scriptCertificate, "taken": scriptTaken, "mode": scriptMode,
 		},
 	})
@@ -117,8 +120,8 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 0, "stop")
+func scriptShutdown(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "shutdown")
 	p := ts.Value(processKey{}).(*process)
 	ts.Check(p.cmd.Process.Signal(syscall.SIGTERM))
 	select {
@@ -131,8 +134,8 @@ func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func scriptKill(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 0, "kill")
+func scriptCrash(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "crash")
 	p := ts.Value(processKey{}).(*process)
 	ts.Check(p.cmd.Process.Kill())
 	if err := <-p.exited; err == nil {

@@ -21,11 +21,13 @@ To replace the secret itself: put the new one before the old in SCRIP_SECRET, se
 // Run rotates the data keys.
 func (*secretRotate) Run(ctx context.Context, p *program) error {
 	return p.with(ctx, opening{write: true}, func(s *store) error {
+		if s.secrets > 1 {
+			_, _ = fmt.Fprintf(p.Stderr, "scrip: there are %d secrets, and the first is to lock the keys: "+
+				"every server must already run with this same list\n", s.secrets)
+		}
 		bar := newProgress(p.Stderr)
-		var sealed int64
 		err := s.Rotate(ctx, func(done, total int64) {
-			sealed = total
-			bar.say("%d of %d sealed again", done, total)
+			bar.say("%.0f%% sealed again", 100*float64(done)/float64(max(total, 1)))
 		})
 		if err != nil {
 			if ctx.Err() != nil {
@@ -33,7 +35,7 @@ func (*secretRotate) Run(ctx context.Context, p *program) error {
 			}
 			return fmt.Errorf("rotating the data keys: %w: run scrip secret rotate again to go on where it stopped", err)
 		}
-		_, err = fmt.Fprintf(p.Stdout, "The data keys are new, everything is sealed under them (%d rows), and they are locked with the newest secret.\n", sealed)
+		_, err = fmt.Fprintln(p.Stdout, "The data keys are new, everything is sealed under them, and they are locked with the newest secret.")
 		return err
 	})
 }

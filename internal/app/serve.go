@@ -22,15 +22,17 @@ import (
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
 
-// Limits of the HTTP server. There is no WriteTimeout: removing ten million
-// codes answers when it is done.
+// Limits of the HTTP server. Removing ten million codes answers when it is done:
+// that request lifts its timeouts.
 const (
 	connectionsMax    = 10_000
 	headerTimeout     = 10 * time.Second
 	readTimeout       = 30 * time.Second // headers and body
+	writeTimeout      = time.Minute      // from the end of the headers to that of the answer
 	idleTimeout       = 2 * time.Minute
 	headerBytesMax    = 64 << 10
-	streamsMax        = 100 // of one HTTP/2 connection
+	streamsMax        = 100      // of one HTTP/2 connection
+	unreadBytesMax    = 64 << 10 // of the bodies on one HTTP/2 connection
 	drainTimeout      = 15 * time.Second
 	sweepEvery        = time.Second
 	forgetEvery       = time.Minute
@@ -96,16 +98,11 @@ func (p *program) serve(ctx context.Context) (err error) {
 		Log:            log,
 		Now:            now,
 		TrustedProxies: c.TrustedProxies,
-		Ready: func(ctx context.Context) error {
-			if !ready.Load() {
-				return api.NotReady("starting or stopping")
-			}
-			return s.Ping(ctx)
-		},
-		Registry:      m.registry,
-		Work:          work,
-		SecureCookies: c.Certificate != nil,
-		Version:       p.Version,
+		Ready:          readiness(&ready, s.Ping),
+		Registry:       m.registry,
+		Work:           work,
+		SecureCookies:  c.Certificate != nil,
+		Version:        p.Version,
 	}))
 	var jobs sync.WaitGroup
 	jobs.Go(func() { limitMemory(work) })
@@ -132,16 +129,36 @@ func (p *program) serve(ctx context.Context) (err error) {
 	return drain(ctx, log, server)
 }
 
+// readiness asks ping once the server serves, and until it stops. Why it is not
+// ready is told in a few words; what ping says is for the log.
+func readiness(serving *atomic.Bool, ping func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if !serving.Load() {
+			return api.NotReady("starting or stopping")
+		}
+		if err := ping(ctx); err != nil {
+			return fmt.Errorf("%w: %w", api.NotReady("database not writable or keys not usable"), err)
+		}
+		return nil
+	}
+}
+
 // newServer returns the HTTP server, with every limit that it has.
 func newServer(log *slog.Logger, h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streamsMax},
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          streamsMax,
+			MaxReceiveBufferPerConnection: unreadBytesMax,
+			MaxReceiveBufferPerStream:     unreadBytesMax,
+			WriteByteTimeout:              writeTimeout,
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }
 

@@ -7,10 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scrip-codes/scrip/internal/api"
 )
 
 // TestSlowRequests gives a server short limits: a body that trickles in is cut
@@ -32,7 +38,7 @@ func TestSlowRequests(t *testing.T) {
 			_, _ = io.WriteString(w, "done")
 		}
 	}))
-	if server.ReadTimeout == 0 || server.ReadHeaderTimeout == 0 || server.IdleTimeout == 0 || server.WriteTimeout != 0 {
+	if server.ReadTimeout == 0 || server.ReadHeaderTimeout == 0 || server.IdleTimeout == 0 || server.WriteTimeout == 0 {
 		t.Errorf("got %+v", server)
 	}
 	server.ReadTimeout, server.ReadHeaderTimeout = limit, limit
@@ -74,6 +80,73 @@ func TestSlowRequests(t *testing.T) {
 	var timeout net.Error
 	if err := <-read; !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("the body ended with %v", err)
+	}
+}
+
+// TestDeafClient gives a server a short limit: a client that asks and asks, and
+// never reads, is cut off.
+func TestDeafClient(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	server := newServer(log, api.New(api.Config{Log: log, Now: now, Registry: prometheus.NewRegistry()}))
+	server.WriteTimeout = 200 * time.Millisecond
+	closed := make(chan struct{})
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(closed)
+		}
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = serveOn(server, l, nil) }()
+	t.Cleanup(func() { _ = server.Close() })
+	var d net.Dialer
+	conn, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	const wait = 20 * time.Second
+	if err := conn.SetDeadline(now().Add(wait)); err != nil {
+		t.Fatal(err)
+	}
+	asks := strings.Repeat("GET /docs HTTP/1.1\r\nHost: test\r\n\r\n", 100)
+	for err == nil {
+		_, err = io.WriteString(conn, asks)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal("it is not cut off")
+	}
+	<-closed
+}
+
+// TestReadiness: anyone may learn that the server does not do its work, and the
+// log why.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	var serving atomic.Bool
+	var broken error
+	ready := readiness(&serving, func(context.Context) error { return broken })
+	shown := func() string {
+		n, _ := errors.AsType[api.NotReady](ready(t.Context()))
+		return string(n)
+	}
+	if got := shown(); got != "starting or stopping" {
+		t.Errorf("got %q", got)
+	}
+	serving.Store(true)
+	if err := ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	broken = errors.New("no space left on /secret/path")
+	if got := shown(); got != "database not writable or keys not usable" {
+		t.Errorf("got %q", got)
+	}
+	if err := ready(t.Context()); !errors.Is(err, broken) || !strings.Contains(err.Error(), broken.Error()) {
+		t.Errorf("got %v", err)
 	}
 }
 
