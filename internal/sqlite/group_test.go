@@ -48,7 +48,7 @@ func (f *fixture) together(by account.Actor, keys []string) []error {
 	}
 	// The first goes ahead to the writer, where it waits.
 	redeem(0)
-	for f.db.Idling() {
+	for f.db.Idling() || f.db.Queued() > 0 {
 		runtime.Gosched()
 	}
 	for i := range keys[1:] {

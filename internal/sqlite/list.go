@@ -206,15 +206,18 @@ func (l *lister) countsText() (text string, names any) {
 }
 
 // children calls do for the children of a block, newest first, until it says
-// that it has enough. It reads few at first: often they hold the page.
-func (l *lister) children(ctx context.Context, b block, level int64, do func(block) (enough bool, err error)) error {
+// that it has enough. Skip is how many codes the caller will pass over: the page
+// lies among the newest children if that is little, and they are read first.
+func (l *lister) children(
+	ctx context.Context, b block, level, skip int64, do func(block) (enough bool, err error),
+) error {
 	first := b.number << levelStep
 	last := min(first+1<<levelStep-1, l.newest>>(level-levelStep))
 	slice := int64(2)
-	if b.n < 1<<levelStep { // thinly spread: the newest hold nothing much
+	if b.n < 1<<levelStep || skip > b.n/16 { // thinly spread, or further on
 		slice = 1 << levelStep
 	}
-	for ; last >= first; slice *= 4 {
+	for ; last >= first; slice = 1 << levelStep {
 		blocks, err := l.blocks(ctx, level-levelStep, max(first, last-slice+1), last)
 		if err != nil {
 			return err
@@ -477,7 +480,7 @@ func (w *walk) visit(ctx context.Context, b block, level int64) (enough bool, er
 		}
 		err = w.scan(ctx, b.number, 0, take)
 	default:
-		err = w.children(ctx, b, level, func(child block) (bool, error) { return w.visit(ctx, child, level-levelStep) })
+		err = w.children(ctx, b, level, w.skip, func(child block) (bool, error) { return w.visit(ctx, child, level-levelStep) })
 	}
 	return len(w.ids) >= w.want, err
 }

@@ -24,61 +24,52 @@ type redeemJob struct {
 	done     chan struct{}
 }
 
-// Redeem queues the attempt for the next commit and waits for it. It does not
-// stop waiting when ctx ends: an answer must not be lost between the two.
-func (d *DB) Redeem(_ context.Context, a redemption.Attempt) (int64, error) {
+// Redeem queues the attempt and waits until somebody has committed it. Whoever
+// gets the writer's turn first commits all that have arrived by then: a lone
+// redeem waits for no company and for no other goroutine, and whatever arrives
+// during a commit makes the next group.
+//
+// It does not stop waiting when ctx ends: an answer must not be lost between
+// the two.
+func (d *DB) Redeem(ctx context.Context, a redemption.Attempt) (int64, error) {
 	j := &redeemJob{Attempt: a, done: make(chan struct{})}
 	select {
 	case d.redeems <- j:
 	default:
 		return 0, refusal.Later(refusal.TooBusy, time.Second)
 	}
-	select {
-	case <-j.done:
-		return j.credited, j.err
-	case <-d.committed:
-	}
-	select {
-	case <-j.done: // by the last group
-		return j.credited, j.err
-	default: // it came when the committer had emptied the queue and ended
-		return 0, errClosed
+	for {
+		select {
+		case <-j.done:
+			return j.credited, j.err
+		case <-d.writeTurn:
+			d.redeemArrived(context.WithoutCancel(ctx))
+			d.writeTurn <- struct{}{}
+		case <-d.closed:
+			select {
+			case <-j.done: // by the last group
+				return j.credited, j.err
+			default: // it came behind it
+				return 0, errClosed
+			}
+		}
 	}
 }
 
-// commitRedeems is the committer: it takes what has arrived and commits it
-// together. A lone redeem does not wait for company; whatever arrives during a
-// commit makes the next group.
-func (d *DB) commitRedeems(ctx context.Context) {
-	defer close(d.committed)
-	group := make([]*redeemJob, 0, groupMax)
-	for {
-		var first *redeemJob
-		select {
-		case first = <-d.redeems:
-		case <-d.closing:
-			select {
-			case first = <-d.redeems:
-			default:
-				return
-			}
-		}
-		<-d.writeTurn
-		group = append(group[:0], first)
-		for more := true; more && len(group) < groupMax; {
-			select {
-			case j := <-d.redeems:
-				group = append(group, j)
-			default:
-				more = false
-			}
-		}
-		d.redeemGroup(ctx, group)
-		d.writeTurn <- struct{}{}
-		for i, j := range group {
-			close(j.done)
-			group[i] = nil
-		}
+// redeemArrived commits the attempts that have arrived, for who has the
+// writer's turn. All are told before the turn goes on: else those of them who
+// wait for it would get it for nothing.
+func (d *DB) redeemArrived(ctx context.Context) {
+	var group []*redeemJob
+	for len(group) < groupMax && len(d.redeems) > 0 { // nobody else takes them out
+		group = append(group, <-d.redeems)
+	}
+	if group == nil {
+		return
+	}
+	d.redeemGroup(ctx, group)
+	for _, j := range group {
+		close(j.done)
 	}
 }
 

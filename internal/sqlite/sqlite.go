@@ -73,7 +73,7 @@ type DB struct {
 
 	redeems   chan *redeemJob
 	closing   chan struct{} // closed by Close
-	committed chan struct{} // closed when the committer has ended
+	closed    chan struct{} // closed when nothing is written any more
 	closeOnce sync.Once
 }
 
@@ -93,14 +93,13 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		writeTurn: make(chan struct{}, 1),
 		redeems:   make(chan *redeemJob, queueLength),
 		closing:   make(chan struct{}),
-		committed: make(chan struct{}),
+		closed:    make(chan struct{}),
 	}
 	d.keys = keyring.NewKeys(o.Secrets, d.storedKeys)
 	if err := d.open(ctx, o.Path); err != nil {
 		return nil, errors.Join(err, d.disconnect())
 	}
 	d.writeTurn <- struct{}{}
-	go d.commitRedeems(context.WithoutCancel(ctx))
 	return d, nil
 }
 
@@ -220,8 +219,11 @@ func (d *DB) Ping(ctx context.Context) error {
 func (d *DB) Close() (err error) {
 	d.closeOnce.Do(func() {
 		close(d.closing)
-		<-d.committed
 		<-d.writeTurn
+		for len(d.redeems) > 0 {
+			d.redeemArrived(context.Background())
+		}
+		close(d.closed)
 		for range readers {
 			<-d.readPool
 		}
