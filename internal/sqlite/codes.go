@@ -339,7 +339,7 @@ func (d *DB) nextInvalid(ctx context.Context, after int64) (first, last int64, e
 		ctx := context.WithoutCancel(ctx)
 		from, to := after+1, int64(math.MaxInt64)
 		// Large blocks first; if the first of them is too much, its leaves.
-		for _, level := range [...]int64{leafLevel + levelStep, leafLevel} {
+		for _, level := range [...]int64{dueLevel, leafLevel} {
 			var found int64
 			if err := s.each(ctx, func(row scanner) error {
 				var block, n int64

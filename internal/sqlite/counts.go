@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/scrip-codes/scrip/internal/redemption"
@@ -13,13 +14,23 @@ import (
 // docs/decisions/flat-pages.md.
 
 // Levels of the tree of blocks: a block at a level is id >> level. The leaves
-// are small enough to scan; each other block has 64 children. One block of the
-// top level holds 16 million ids.
+// are small enough to scan. The other levels are closer together where a block
+// holds codes of most names: a search for many names reads each one's counts of
+// all children of a block.
 const (
 	leafLevel = 6
-	levelStep = 6
-	topLevel  = leafLevel + 3*levelStep
+	dueLevel  = 12 // codes are counted by their expiry in its blocks
+	topLevel  = 21
 )
+
+// levels are all of them, the leaves first.
+func levels() [4]int64 { return [...]int64{leafLevel, dueLevel, 17, topLevel} }
+
+// below is the level of the children of blocks at a level above the leaves.
+func below(level int64) int64 {
+	all := levels()
+	return all[slices.Index(all[:], level)-1]
+}
 
 // allNames is the name_id under which codes of all names are counted.
 const allNames = 0
@@ -39,9 +50,6 @@ type tally [4]int64
 func (t tally) total() int64 { return t[0] + t[1] + t[2] + t[3] }
 
 type cell struct{ name, level, block int64 }
-
-// dueLevel is that of the blocks in which codes are counted by their expiry.
-const dueLevel = leafLevel + levelStep
 
 type due struct{ expires, name, block int64 }
 
@@ -63,7 +71,7 @@ func (t *tx) countRange(c counted, last, n int64) {
 	if t.counts.cells == nil {
 		t.counts = counts{map[cell]tally{}, map[due]int64{}}
 	}
-	for level := int64(leafLevel); level <= topLevel; level += levelStep {
+	for _, level := range levels() {
 		for block := c.id >> level; block <= last>>level; block++ {
 			in := n * (min(last, (block+1)<<level-1) - max(c.id, block<<level) + 1)
 			for _, name := range [...]int64{allNames, c.name} {

@@ -9,11 +9,11 @@ import (
 )
 
 // Levels are the levels of the tree of blocks, the leaves first.
-func Levels() (levels []int64) {
-	for level := int64(leafLevel); level <= topLevel; level += levelStep {
-		levels = append(levels, level)
+func Levels() (all []int64) {
+	for _, level := range levels() {
+		all = append(all, level)
 	}
-	return levels
+	return all
 }
 
 // QueueLength bounds how many redeems wait.

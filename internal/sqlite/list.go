@@ -160,8 +160,8 @@ func (l *lister) blocks(ctx context.Context, level, first, last int64) (out []bl
 		return nil, nil
 	}
 	unswept := l.unswept[level]
-	if level == leafLevel && l.unswept[dueLevel][first>>levelStep] != 0 {
-		if unswept, err = l.unsweptLeaves(ctx, first>>levelStep); err != nil {
+	if parent := first >> (dueLevel - leafLevel); level == leafLevel && l.unswept[dueLevel][parent] != 0 {
+		if unswept, err = l.unsweptLeaves(ctx, parent); err != nil {
 			return nil, err
 		}
 	}
@@ -211,14 +211,15 @@ func (l *lister) countsText() (text string, names any) {
 func (l *lister) children(
 	ctx context.Context, b block, level, skip int64, do func(block) (enough bool, err error),
 ) error {
-	first := b.number << levelStep
-	last := min(first+1<<levelStep-1, l.newest>>(level-levelStep))
+	lower := below(level)
+	first, all := b.number<<(level-lower), int64(1)<<(level-lower)
+	last := min(first+all-1, l.newest>>lower)
 	slice := int64(2)
-	if b.n < 1<<levelStep || skip > b.n/16 { // thinly spread, or further on
-		slice = 1 << levelStep
+	if b.n < all || skip > b.n/16 { // thinly spread, or further on
+		slice = all
 	}
-	for ; last >= first; slice = 1 << levelStep {
-		blocks, err := l.blocks(ctx, level-levelStep, max(first, last-slice+1), last)
+	for ; last >= first; slice = all {
+		blocks, err := l.blocks(ctx, lower, max(first, last-slice+1), last)
 		if err != nil {
 			return err
 		}
@@ -308,7 +309,11 @@ func (l *lister) countUnswept(ctx context.Context) error {
 				return err
 			}
 			if l.unswept == nil {
-				l.unswept = map[int64]map[int64]int64{dueLevel: {}, dueLevel + levelStep: {}, topLevel: {}}
+				l.unswept = map[int64]map[int64]int64{}
+				all := levels()
+				for _, level := range all[1:] {
+					l.unswept[level] = map[int64]int64{}
+				}
 			}
 			for level, blocks := range l.unswept {
 				blocks[block>>(level-dueLevel)] += sign * n
@@ -392,7 +397,7 @@ func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
 // newerThan counts the listed codes with a larger id.
 func (l *lister) newerThan(ctx context.Context, top []block, id int64) (n int64, err error) {
 	blocks := top
-	for level := int64(topLevel); ; level -= levelStep {
+	for level := int64(topLevel); ; level = below(level) {
 		in := block{number: -1}
 		for _, b := range blocks {
 			if b.number > id>>level {
@@ -408,7 +413,8 @@ func (l *lister) newerThan(ctx context.Context, top []block, id int64) (n int64,
 			return n, l.scan(ctx, in.number, id+1, func(int64) bool { n++; return false })
 		}
 		// Only what is not older counts.
-		if blocks, err = l.blocks(ctx, level-levelStep, id>>(level-levelStep), (in.number+1)<<levelStep-1); err != nil {
+		lower := below(level)
+		if blocks, err = l.blocks(ctx, lower, id>>lower, (in.number+1)<<(level-lower)-1); err != nil {
 			return 0, err
 		}
 	}
@@ -480,7 +486,7 @@ func (w *walk) visit(ctx context.Context, b block, level int64) (enough bool, er
 		}
 		err = w.scan(ctx, b.number, 0, take)
 	default:
-		err = w.children(ctx, b, level, w.skip, func(child block) (bool, error) { return w.visit(ctx, child, level-levelStep) })
+		err = w.children(ctx, b, level, w.skip, func(child block) (bool, error) { return w.visit(ctx, child, below(level)) })
 	}
 	return len(w.ids) >= w.want, err
 }
