@@ -49,7 +49,7 @@ func (d *DB) Redeem(ctx context.Context, a redemption.Attempt) (int64, error) {
 			select {
 			case <-j.done: // by the last group
 				return j.credited, j.err
-			default: // it came behind it
+			default: // nobody will
 				return 0, errClosed
 			}
 		}

@@ -220,9 +220,6 @@ func (d *DB) Close() (err error) {
 	d.closeOnce.Do(func() {
 		close(d.closing)
 		<-d.writeTurn
-		for len(d.redeems) > 0 {
-			d.redeemArrived(context.Background())
-		}
 		close(d.closed)
 		for range readers {
 			<-d.readPool
