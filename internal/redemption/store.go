@@ -20,8 +20,8 @@ type Store interface {
 	// Redeem marks an enabled code used and credits its quota, in one
 	// transaction with the ledger entry. Attempts that arrive together may share
 	// a commit; the refusal of one touches no other. It refuses as Code.Refuse
-	// does, and with RedemptionUnknown, AccountBalanceFull, AccountNotFound and
-	// whatever Attempt.Admit says.
+	// does, with RedemptionUnknown and AccountBalanceFull, with Unauthenticated if
+	// the account is no longer enabled, and with whatever Attempt.Admit says.
 	Redeem(ctx context.Context, a Attempt) (credited int64, err error)
 	// Get finds a code. It refuses with RedemptionNotFound.
 	Get(ctx context.Context, id int64) (Stored, error)

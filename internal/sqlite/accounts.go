@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
@@ -315,6 +314,3 @@ func (d *DB) Forget(ctx context.Context, now time.Time) (more bool, err error) {
 	})
 	return more, err
 }
-
-// isStale reports whether err says that the data keys have changed.
-func isStale(err error) bool { return errors.Is(err, keyring.ErrStale) }

@@ -110,7 +110,7 @@ const (
 // called after each step with the number of rows passed and to pass.
 func (d *DB) Rotate(ctx context.Context, progress func(done, total int64)) error {
 	err := d.beginRotation(ctx)
-	for try := 0; isStale(err) && try < beginTries; try++ { // another has just ended one
+	for try := 0; errors.Is(err, keyring.ErrStale) && try < beginTries; try++ { // another has just ended one
 		err = d.beginRotation(ctx)
 	}
 	if err != nil {
