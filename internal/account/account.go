@@ -47,7 +47,8 @@ type User struct {
 
 // Actor is who asks, and from where.
 type Actor struct {
-	// ID is 0 for whoever runs the command line beside the database.
+	// ID is 0 for whoever runs the command line beside the database, and -1 for a
+	// machine.
 	ID   int64
 	Role Role
 	// Address is the client's IP address, or "local" for the command line.
@@ -57,6 +58,13 @@ type Actor struct {
 // Operator is the actor of the command line: whoever can read the secret and
 // the database file may do everything.
 func Operator() Actor { return Actor{Role: RoleRoot, Address: "local"} }
+
+// machineActor is the ID of machines that report something.
+const machineActor = -1
+
+// OfMachine is the actor of what a machine reports from that address: which one
+// it is, the entry's MachineID says.
+func OfMachine(address string) Actor { return Actor{ID: machineActor, Address: address} }
 
 // MustBe refuses, with refusal.Forbidden, an actor below that role.
 func (a Actor) MustBe(role Role) error {

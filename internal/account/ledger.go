@@ -31,6 +31,20 @@ const (
 	KindUserEnable  Kind = "user_enable"  // account AccountID
 	KindUserDisable Kind = "user_disable" // account AccountID
 	KindRotate      Kind = "rotate"       // the data keys were changed; Detail says which step
+
+	KindMerchantCreate  Kind = "merchant_create"  // Detail says which
+	KindMerchantChange  Kind = "merchant_change"  // Detail says which, from and to
+	KindMachineCreate   Kind = "machine_create"   // machine MachineID
+	KindMachineChange   Kind = "machine_change"   // machine MachineID; Detail says from and to
+	KindMachinePassword Kind = "machine_password" // machine MachineID got a new MQTT password
+	KindMachineDelete   Kind = "machine_delete"   // machine MachineID
+	KindProductCreate   Kind = "product_create"   // Detail says which, of machine MachineID
+	KindProductChange   Kind = "product_change"   // Detail says which, from and to
+	KindProductDelete   Kind = "product_delete"   // Detail says which
+	KindPickupCreate    Kind = "pickup_create"    // pickup code FirstID of machine MachineID; Detail says what it is worth
+	KindPickupWithdraw  Kind = "pickup_withdraw"  // pickup code FirstID
+	KindPickupUse       Kind = "pickup_use"       // pickup code FirstID, reported by machine MachineID
+	KindPickupLateUse   Kind = "pickup_late_use"  // the same, after it was withdrawn or had expired
 )
 
 // Credits reports whether an entry of this kind adds its Amount to the balance
@@ -43,11 +57,14 @@ type Entry struct {
 	Seq     int64 // 1, 2, 3, … within the lane
 	At      time.Time
 	Kind    Kind
-	ActorID int64  // who; 0 is the command line
+	ActorID int64  // who; 0 is the command line, -1 the machine MachineID
 	Address string // from where
 	// AccountID is the account that it is about, 0 if none.
 	AccountID int64
-	// FirstID and LastID are the codes that it is about, 0 if none.
+	// MachineID is the machine that it is about, 0 if none.
+	MachineID int64
+	// FirstID and LastID are the codes that it is about, 0 if none: pickup codes
+	// if there is a MachineID, else redemption codes.
 	FirstID, LastID int64
 	Count           int64 // how many codes
 	Amount          int64 // quota
@@ -92,9 +109,16 @@ func (c *Chain) Genuine(h Head) bool { return hmac.Equal(c.headMAC(&h), h.Seal) 
 
 // entryMAC is the MAC of an entry after prev. Its input is a tag, the previous
 // MAC, the numbers as 8 bytes each, big-endian, and the texts each after its
-// length, so that no two entries have the same.
+// length, so that no two entries have the same. An entry about a machine has a
+// tag of its own and the machine's number first: those before it stay as they
+// were when no entry was about one.
 func (c *Chain) entryMAC(prev []byte, e *Entry) []byte {
-	b := append(c.buf[:0], "scrip ledger entry 1\x00"...)
+	b := c.buf[:0]
+	if e.MachineID == 0 {
+		b = append(b, "scrip ledger entry 1\x00"...)
+	} else {
+		b = number(append(b, "scrip ledger entry 2\x00"...), e.MachineID)
+	}
 	b = text(b, string(prev))
 	for _, n := range [...]int64{
 		e.Lane, e.Seq, e.At.UnixMilli(), e.ActorID, e.AccountID, e.FirstID, e.LastID, e.Count, e.Amount,
@@ -133,12 +157,14 @@ func text(b []byte, s string) []byte {
 
 // LedgerFilter chooses entries; its zero fields choose all.
 type LedgerFilter struct {
-	CodeID int64     // about this code
-	UserID int64     // by or about this account; -1 is the command line
-	From   time.Time // not before
-	To     time.Time // before
-	Before int64     // what is listed behind the entry with this Seq: for the next page
-	Limit  int       // at most so many
+	CodeID    int64     // about this redemption code
+	PickupID  int64     // about this pickup code
+	MachineID int64     // about this machine, its products and its pickup codes
+	UserID    int64     // by or about this account; -1 is the command line
+	From      time.Time // not before
+	To        time.Time // before
+	Before    int64     // what is listed behind the entry with this Seq: for the next page
+	Limit     int       // at most so many
 }
 
 // Checkpoint is a lane's end at some time, to keep where the database's

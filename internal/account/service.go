@@ -81,6 +81,16 @@ func (s *Service) Authenticate(ctx context.Context, c Credentials) (User, error)
 	return u, err
 }
 
+// AuthenticateToken finds the enabled user whose access token that is, whoever
+// the sender claims to be. All else is refused with refusal.Unauthenticated.
+func (s *Service) AuthenticateToken(ctx context.Context, token string) (User, error) {
+	u, err := s.store.UserByToken(ctx, HashToken(token))
+	if refusal.CodeOf(err) == refusal.AccountNotFound || err == nil && u.Status != StatusEnabled {
+		return User{}, refusal.New(refusal.Unauthenticated)
+	}
+	return u, err
+}
+
 // Login checks a username and password and begins a session. It refuses with
 // refusal.AccountWrongPassword, AccountDisabled (only to who knows the
 // password) and AccountTooManyGuesses.

@@ -1,8 +1,9 @@
 // Package api is HTTP for programs: the redemption and user routes that existing
-// clients of the redemption API call, and what operators read (health, metrics,
-// the OpenAPI document). It decodes, calls one use case, and encodes; the rules
-// are the domain's. Imports: the domain packages, x/text, the Prometheus client
-// and the standard library.
+// clients of the redemption API call, /api/v1 with merchants, machines, products
+// and pickup codes, and what operators read (health, metrics, the OpenAPI
+// document). It decodes, calls one use case, and encodes; the rules are the
+// domain's. Imports: the domain packages, x/text, the Prometheus client and the
+// standard library.
 package api
 
 import (
@@ -17,7 +18,9 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
@@ -26,6 +29,8 @@ import (
 type Config struct {
 	Accounts    *account.Service
 	Redemptions *redemption.Service
+	Fleet       *fleet.Service
+	Pickups     *pickup.Service
 	// Keys seal the answers that are kept for an Idempotency-Key.
 	Keys *keyring.Keys
 	Log  *slog.Logger
@@ -107,7 +112,8 @@ type plainRoute struct {
 	do      http.HandlerFunc
 }
 
-// server is immutable once made, but for what it has warned of.
+// server is immutable once made, but for what it has warned of and what is
+// under way.
 type server struct {
 	Config
 
@@ -117,6 +123,7 @@ type server struct {
 	hints     map[hint]words
 	languages language.Matcher
 	places    chan struct{} // for large bodies
+	runs      runs
 
 	warnedForwarded, warnedUnforwarded atomic.Bool
 }
@@ -131,8 +138,9 @@ func New(c Config) http.Handler {
 		hints:     hints(),
 		languages: newMatcher(),
 		places:    make(chan struct{}, largeBodies),
+		runs:      runs{bodies: make(map[account.Hash]account.Hash)},
 	}
-	for _, rt := range s.routes() {
+	for _, rt := range append(s.routes(), s.routesV1()...) {
 		m := s.metrics.route(rt.pattern)
 		s.mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			c := w.(*call) // ServeHTTP passes nothing else

@@ -29,6 +29,7 @@ type call struct {
 	start   time.Time
 	id      string
 	address string
+	surface surface
 
 	route   string // its pattern; empty while none has matched
 	metrics *routeMetrics
@@ -48,7 +49,8 @@ type call struct {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{ResponseWriter: w, s: s, r: withoutSlash(r), start: s.Now(), id: requestID()}
 	c.address = s.clientAddress(r)
-	c.lang = s.language(r.Header)
+	c.surface = surfaceOf(c.r.URL.Path)
+	c.lang = s.language(r.Header, c.surface.tongue())
 	v := []string{c.id, "nosniff"}
 	w.Header()["X-Request-Id"], w.Header()["X-Content-Type-Options"] = v[0:1:1], v[1:2:2]
 	s.mux.ServeHTTP(c, c.r)
@@ -164,11 +166,7 @@ func (c *call) authenticate(ctx context.Context, who access) error {
 	if who == anyone {
 		return nil
 	}
-	cred := credentials(c.r)
-	if cred.UserID <= 0 {
-		return refusal.New(refusal.Unauthenticated)
-	}
-	u, err := c.s.Accounts.Authenticate(ctx, cred)
+	u, err := c.sender(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,6 +181,18 @@ func (c *call) authenticate(ctx context.Context, who access) error {
 	return nil
 }
 
+// sender finds who sent the request.
+func (c *call) sender(ctx context.Context) (account.User, error) {
+	if c.surface == v1 {
+		return c.bearer(ctx)
+	}
+	cred := credentials(c.r)
+	if cred.UserID <= 0 {
+		return account.User{}, refusal.New(refusal.Unauthenticated)
+	}
+	return c.s.Accounts.Authenticate(ctx, cred)
+}
+
 func (c *call) actor() account.Actor {
 	return account.Actor{ID: c.user.ID, Role: c.user.Role, Address: c.address}
 }
@@ -195,9 +205,15 @@ func (c *call) write(a answer) {
 	c.code = a.code
 	h := c.Header()
 	// One allocation for all that every answer has, instead of one each.
-	v := []string{"application/json; charset=utf-8", "no-store", "Accept-Language", a.lang.tag()}
+	v := []string{c.surface.contentType(&a), "no-store", "Accept-Language", a.lang.tag()}
 	h["Content-Type"], h["Cache-Control"] = v[0:1:1], v[1:2:2]
 	h["Vary"], h["Content-Language"] = v[2:3:3], v[3:4:4]
+	if a.status == http.StatusNoContent {
+		h.Del("Content-Type")
+	}
+	if a.location != "" {
+		h.Set("Location", a.location)
+	}
 	if a.replayed {
 		h.Set("Idempotency-Replayed", "true")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -93,6 +94,40 @@ func FuzzClientAddress(f *testing.F) {
 		more, _ := clientAddress(remote, http.Header{"X-Forwarded-For": {"203.0.113.200, " + forwarded}}, trusted)
 		if a, _ := netip.ParseAddr(got); !contains(trusted, a) && more != got {
 			t.Errorf("%q, %q: what stands before it made %q of %q", remote, forwarded, more, got)
+		}
+	})
+}
+
+// FuzzV1: whatever the body, a POST or PATCH is done or refused with a problem.
+func FuzzV1(f *testing.F) {
+	w := newWorld(f, options{})
+	m := w.merchant(f)
+	w.machine(f, m.ID, "10000001", "")
+	w.product(f, "10000001", 5)
+	targets := []request{
+		w.v1("POST", "/merchants", `{"name":"x","app_key":"k","payload":"base64","signature":"raw","expiry_unit":"s"}`),
+		w.v1("PATCH", "/merchants/1", `{"name":"x","payload":null}`),
+		w.v1("POST", "/machines", `{"merchant_id":1,"machine_no":"20000001","name":"x","timezone":"Asia/Kathmandu","purchase_limit":3}`),
+		w.v1("PATCH", "/machines/10000001", `{"timezone":"Local","pickup_codes_enabled":true}`),
+		w.v1("POST", "/machines/10000001/mqtt-password", ``),
+		w.v1("POST", "/machines/10000001/products", `{"id":9007199254740991,"name":"x","slot":-12}`),
+		w.v1("PATCH", "/machines/10000001/products/5", `{"slot":"\u0000","name":"\ud800"}`),
+		w.v1("POST", "/machines/10000001/pickup-codes", `{"product_id":5,"quantity":1,"ttl_seconds":9223372036854775807,"allow_more":true}`),
+	}
+	for i := range targets {
+		for _, other := range targets {
+			f.Add(uint8(i), other.body)
+		}
+	}
+	f.Fuzz(func(t *testing.T, target uint8, body string) {
+		r := targets[int(target)%len(targets)]
+		req := httptest.NewRequestWithContext(t.Context(), r.method, r.path, strings.NewReader(body))
+		req.Header.Set("Authorization", "Bearer "+w.admin.token)
+		rec := httptest.NewRecorder()
+		w.handler.ServeHTTP(rec, req)
+		got := reply{status: rec.Code, header: rec.Header(), text: rec.Body.String()}
+		if _, err := readV1(got); err != nil || got.status >= 500 {
+			t.Errorf("%s %s %q: %d %s: %v", r.method, r.path, body, got.status, got.text, err)
 		}
 	})
 }

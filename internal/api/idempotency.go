@@ -7,7 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
@@ -69,6 +72,13 @@ func (c *call) tryOnce(ctx context.Context, rt *route, header []string) (answer,
 		return c.replay(ctx, u, replay)
 	}
 
+	if c.surface == v1 {
+		if err := c.s.runs.begin(u); err != nil {
+			return answer{}, err
+		}
+		defer c.s.runs.end(u)
+	}
+
 	c.unique = u
 	var data any
 	err = c.s.Keys.Use(ctx, func(ring *keyring.Ring) (err error) {
@@ -86,6 +96,39 @@ func (c *call) tryOnce(ctx context.Context, rt *route, header []string) (answer,
 		return c.remember(ctx, u, c.explain(e, err))
 	}
 	return answer{}, err
+}
+
+// runs is the requests to /api/v1 with an Idempotency-Key that are under way, and
+// so never more than there are requests.
+type runs struct {
+	mu     sync.Mutex
+	bodies map[account.Hash]account.Hash // fingerprints, by scope
+}
+
+// begin refuses a request whose twin is under way.
+func (r *runs) begin(u *unique) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	body, ok := r.bodies[u.scope]
+	switch {
+	case ok && body != u.request:
+		return refusal.New(refusal.IdempotencyKeyReused)
+	case ok:
+		return refusal.Later(refusal.IdempotencyKeyBusy, time.Second)
+	}
+	r.bodies[u.scope] = u.request
+	return nil
+}
+
+func (r *runs) end(u *unique) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.bodies, u.scope)
+}
+
+// onceFor is call.once for a use case whose result is an R.
+func onceFor[R any](c *call, data func(R) any) *account.Once {
+	return c.once(func(result any) any { return data(result.(R)) })
 }
 
 // once is what makes the use case under way take effect once; nil if the
@@ -112,10 +155,21 @@ func (c *call) once(data func(any) any) *account.Once {
 	}
 }
 
-// remember stores an ordinary refusal and returns what to answer. Those that
-// waiting changes are not stored: then the key is free for the next try.
+// isOrdinary reports whether a refusal is for what was asked. All others are for
+// who asks, or waiting changes them.
+func (a *answer) isOrdinary() bool {
+	switch a.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests,
+		http.StatusServiceUnavailable:
+		return false
+	}
+	return a.code != refusal.Unavailable && a.code != refusal.IdempotencyKeyBusy
+}
+
+// remember stores an ordinary refusal and returns what to answer. Others are not
+// stored: then the key is free for the next try.
 func (c *call) remember(ctx context.Context, u *unique, a answer) (answer, error) {
-	if a.status != statusRefused || a.code == refusal.Unavailable {
+	if !a.isOrdinary() {
 		return a, nil
 	}
 	err := c.s.Keys.Use(ctx, func(ring *keyring.Ring) error {
@@ -146,24 +200,34 @@ func (c *call) replay(ctx context.Context, u *unique, r *account.Replay) (answer
 	return restored(plain)
 }
 
-// stored is an answer as it is kept: status, language and code in a line of
-// their own, and the body.
+// stored is an answer as it is kept: status, language, code and, if it has one,
+// location in a line of their own, and the body.
 func (a *answer) stored() []byte {
-	return append(fmt.Appendf(nil, "%d,%d,%s\n", a.status, a.lang, a.code), a.body...)
+	line := fmt.Appendf(nil, "%d,%d,%s", a.status, a.lang, a.code)
+	if a.location != "" {
+		line = append(append(line, ','), a.location...)
+	}
+	return append(append(line, '\n'), a.body...)
 }
 
 func restored(b []byte) (answer, error) {
 	line, body, ok := bytes.Cut(b, []byte("\n"))
 	f := bytes.Split(line, []byte(","))
-	if !ok || len(f) != 3 {
+	if !ok || len(f) != 3 && len(f) != 4 {
 		return answer{}, errStoredAnswer
+	}
+	var location string
+	if len(f) == 4 {
+		location = string(f[3])
 	}
 	status, err1 := strconv.Atoi(string(f[0]))
 	lang, err2 := strconv.Atoi(string(f[1]))
 	if errors.Join(err1, err2) != nil || lang < 0 || lang >= int(tongues) {
 		return answer{}, errStoredAnswer
 	}
-	return answer{status: status, lang: tongue(lang), code: refusal.Code(f[2]), body: body, replayed: true}, nil
+	return answer{
+		status: status, lang: tongue(lang), code: refusal.Code(f[2]), location: location, body: body, replayed: true,
+	}, nil
 }
 
 var errStoredAnswer = errors.New("a stored answer is not in the form that this program writes")

@@ -346,7 +346,12 @@ func TestStoredAnswers(t *testing.T) {
 	if err != nil || got.status != 200 || got.lang != japanese || got.code != a.code || string(got.body) != "{\n}" || !got.replayed {
 		t.Errorf("%+v %v", got, err)
 	}
-	for _, bad := range []string{"", "200,0,", "200,0\n", "x,0,\n", "200,9,\n", "200,-1,\n", "200,0,a,b\n{}"} {
+	a = answer{status: 201, lang: english, location: "/api/v1/merchants/5", body: []byte("{}")}
+	got, err = restored(a.stored())
+	if err != nil || got.status != 201 || got.location != a.location || got.code != "" || string(got.body) != "{}" {
+		t.Errorf("%+v %v", got, err)
+	}
+	for _, bad := range []string{"", "200,0,", "200,0\n", "x,0,\n", "200,9,\n", "200,-1,\n", "200,0,a,b,c\n{}"} {
 		if _, err := restored([]byte(bad)); err == nil {
 			t.Errorf("%q was restored", bad)
 		}

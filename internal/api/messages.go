@@ -13,7 +13,7 @@ import (
 type tongue int
 
 const (
-	chinese tongue = iota // the default: what existing clients show as it comes
+	chinese tongue = iota
 	japanese
 	english
 	tongues // how many there are
@@ -32,18 +32,18 @@ func newMatcher() language.Matcher {
 const acceptLanguageMax = 512
 
 // language is the one that the client likes best among the tongues.
-func (s *server) language(h http.Header) tongue {
+func (s *server) language(h http.Header, otherwise tongue) tongue {
 	accept := h.Get("Accept-Language")
 	if accept == "" || len(accept) > acceptLanguageMax {
-		return chinese
+		return otherwise
 	}
 	tags, _, err := language.ParseAcceptLanguage(accept)
 	if err != nil {
-		return chinese
+		return otherwise
 	}
 	_, i, confidence := s.languages.Match(tags...)
 	if confidence == language.No {
-		return chinese
+		return otherwise
 	}
 	return tongue(i)
 }
@@ -66,17 +66,26 @@ const (
 	hintObject hint = iota
 	hintInteger
 	hintText
+	hintTextOrInteger
+	hintTruth
 	hintMissing
 	hintPathID
+	hintLimit
 	hintBody
 	hintIdempotencyKey
+	hintBearer
 )
 
 // Error says what is wrong, for a log.
 func (f *fault) Error() string { return fmt.Sprintf("invalid request: hint %d %s", f.hint, f.name) }
 
-// Unwrap returns the refusal that every fault is.
-func (f *fault) Unwrap() error { return refusal.New(refusal.InvalidRequest) }
+// Unwrap returns the refusal that the fault is.
+func (f *fault) Unwrap() error {
+	if f.hint == hintBearer {
+		return refusal.New(refusal.Unauthenticated)
+	}
+	return refusal.New(refusal.InvalidRequest)
+}
 
 func (f *fault) in(hints map[hint]words, t tongue) string {
 	text := hints[f.hint].in(t)
@@ -105,6 +114,16 @@ func hints() map[hint]words {
 			"%s は文字列で指定してください",
 			"%s must be a string.",
 		},
+		hintTextOrInteger: {
+			"参数 %s 必须是字符串或整数",
+			"%s は文字列または整数で指定してください",
+			"%s must be a string or a whole number.",
+		},
+		hintTruth: {
+			"参数 %s 必须是 true 或 false",
+			"%s は true か false で指定してください",
+			"%s must be true or false.",
+		},
 		hintMissing: {
 			"缺少参数 %s",
 			"%s を指定してください",
@@ -115,6 +134,11 @@ func hints() map[hint]words {
 			"パスの ID は 64 ビットに収まる整数で指定してください",
 			"The id in the path must be a whole number of at most 64 bits.",
 		},
+		hintLimit: {
+			"limit 必须是 1 到 100 的整数",
+			"limit は 1～100 の整数で指定してください",
+			"limit must be a whole number from 1 to 100.",
+		},
 		hintBody: {
 			"请求体接收不完整，请重试",
 			"リクエスト本文を最後まで受信できませんでした。もう一度お試しください",
@@ -124,6 +148,11 @@ func hints() map[hint]words {
 			"Idempotency-Key 只能有一个值，且不能为空",
 			"Idempotency-Key には空でない値を 1 つだけ指定してください",
 			"Send exactly one Idempotency-Key, which must not be empty.",
+		},
+		hintBearer: {
+			"未登录或令牌无效：请在 Authorization 请求头中以 Bearer 方式提供有效的访问令牌",
+			"認証できません。有効なアクセストークンを Authorization ヘッダーに Bearer 形式で指定してください",
+			"Not authenticated: send a valid access token in the header Authorization, after the word Bearer.",
 		},
 	}
 }
@@ -211,6 +240,145 @@ func messages() map[refusal.Code]words {
 			"兑换码已被使用，不能再修改其状态、额度或过期时间",
 			"使用済みの引き換えコードの状態・付与額・有効期限は変更できません",
 			"A used redemption code keeps its status, quota and expiry time; only its name can be changed.",
+		},
+
+		refusal.MerchantNotFound: {
+			"商户不存在",
+			"事業者が存在しません",
+			"There is no such merchant.",
+		},
+		refusal.MerchantName: {
+			"商户名称须为 1 到 64 个字符，且不能包含控制字符",
+			"事業者の名前は制御文字を含まない 1～64 文字にしてください",
+			"The name of a merchant must have 1 to 64 characters, without control characters.",
+		},
+		refusal.MerchantAppKey: {
+			"app_key 须为 1 到 128 个字符，且不能包含控制字符",
+			"app_key は制御文字を含まない 1～128 文字にしてください",
+			"An app_key must have 1 to 128 characters, without control characters.",
+		},
+		refusal.MerchantPayload: {
+			"payload 只能是 json 或 base64",
+			"payload には json か base64 を指定してください",
+			"payload must be json or base64.",
+		},
+		refusal.MerchantSignature: {
+			"signature 只能是 raw 或 percent-encoded",
+			"signature には raw か percent-encoded を指定してください",
+			"signature must be raw or percent-encoded.",
+		},
+		refusal.MerchantExpiryUnit: {
+			"expiry_unit 只能是 ms（毫秒）或 s（秒）",
+			"expiry_unit には ms（ミリ秒）か s（秒）を指定してください",
+			"expiry_unit must be ms (milliseconds) or s (seconds).",
+		},
+
+		refusal.MachineNotFound: {
+			"售货机不存在",
+			"自動販売機が存在しません",
+			"There is no such machine.",
+		},
+		refusal.MachineNo: {
+			"machine_no 必须是由 8 位数字组成的字符串",
+			"machine_no は 8 桁の数字からなる文字列にしてください",
+			"machine_no must be a string of 8 digits.",
+		},
+		refusal.MachineNoTaken: {
+			"该 machine_no 已被其他售货机使用",
+			"この machine_no はすでに別の自動販売機で使われています",
+			"Another machine has this machine_no already.",
+		},
+		refusal.MachineName: {
+			"售货机名称须为 1 到 64 个字符，且不能包含控制字符",
+			"自動販売機の名前は制御文字を含まない 1～64 文字にしてください",
+			"The name of a machine must have 1 to 64 characters, without control characters.",
+		},
+		refusal.MachineZone: {
+			"timezone 必须是 IANA 时区名称，例如 Asia/Shanghai",
+			"timezone には Asia/Tokyo のような IANA タイムゾーン名を指定してください",
+			"timezone must be the IANA name of a time zone, such as Asia/Shanghai.",
+		},
+		refusal.MachinePurchaseLimit: {
+			"purchase_limit 必须是 1 到 3 的整数",
+			"purchase_limit は 1～3 の整数にしてください",
+			"purchase_limit must be a whole number from 1 to 3.",
+		},
+		refusal.MachineWrongPassword: {
+			"售货机编号或 MQTT 密码错误",
+			"自動販売機の番号または MQTT パスワードが違います",
+			"The machine's number or its MQTT password is wrong.",
+		},
+
+		refusal.ProductNotFound: {
+			"该售货机没有此商品",
+			"この自動販売機にその商品はありません",
+			"The machine has no such product.",
+		},
+		refusal.ProductID: {
+			"商品 ID 必须是 1 到 9007199254740991 的整数",
+			"商品の ID は 1～9007199254740991 の整数にしてください",
+			"The id of a product must be a whole number from 1 to 9007199254740991.",
+		},
+		refusal.ProductIDTaken: {
+			"该售货机已有使用此 ID 的商品",
+			"この自動販売機には同じ ID の商品がすでにあります",
+			"The machine has a product with this id already.",
+		},
+		refusal.ProductName: {
+			"商品名称须为 1 到 64 个字符，且不能包含控制字符",
+			"商品名は制御文字を含まない 1～64 文字にしてください",
+			"The name of a product must have 1 to 64 characters, without control characters.",
+		},
+		refusal.ProductSlot: {
+			"货道编号须为 1 到 16 个字符，且不能包含控制字符",
+			"スロットは制御文字を含まない 1～16 文字にしてください",
+			"The slot of a product must have 1 to 16 characters, without control characters.",
+		},
+
+		refusal.PickupNotFound: {
+			"取货码不存在",
+			"受け取りコードが存在しません",
+			"There is no such pickup code.",
+		},
+		refusal.PickupQuantity: {
+			"取货数量必须是 1 到 3 的整数",
+			"受け取る個数は 1～3 の整数にしてください",
+			"The quantity must be a whole number from 1 to 3.",
+		},
+		refusal.PickupTTL: {
+			"ttl_seconds 必须是 1 到 2592000（30 天）的整数",
+			"ttl_seconds は 1～2592000（30 日）の整数にしてください",
+			"ttl_seconds must be a whole number from 1 to 2592000 (30 days).",
+		},
+		refusal.PickupMachineOff: {
+			"该售货机已关闭取货码功能",
+			"この自動販売機では受け取りコードの利用が無効になっています",
+			"Pickup codes are switched off on this machine.",
+		},
+		refusal.PickupOverLimit: {
+			"取货数量超过该售货机一次可出货的件数（purchase_limit）",
+			"受け取る個数が、この自動販売機から一度に出せる数（purchase_limit）を超えています",
+			"The quantity is more than this machine gives out at once (its purchase_limit).",
+		},
+		refusal.PickupProductHasLive: {
+			"该商品在此售货机上已有有效的取货码；如需再生成一个，请将 allow_more 设为 true",
+			"この商品にはすでに有効な受け取りコードがあります。さらに発行する場合は allow_more を true にしてください",
+			"The product has a live pickup code on this machine already. To make another, set allow_more to true.",
+		},
+		refusal.PickupTooManyLive: {
+			"该售货机的有效取货码已达到上限 1000 个，请先撤回一部分，或等待其被使用或过期",
+			"この自動販売機の有効な受け取りコードが上限の 1000 個に達しています。一部を取り消すか、使用または失効するまでお待ちください",
+			"This machine has 1000 live pickup codes, and no more are allowed. Withdraw some, or wait until some are used or expire.",
+		},
+		refusal.PickupUsed: {
+			"该取货码已被使用，无法撤回",
+			"この受け取りコードはすでに使用されているため、取り消せません",
+			"This pickup code has been used already, so that it cannot be withdrawn.",
+		},
+		refusal.PickupExpired: {
+			"该取货码已过期，无需撤回",
+			"この受け取りコードは有効期限が切れているため、取り消す必要はありません",
+			"This pickup code has expired: there is nothing left to withdraw.",
 		},
 
 		refusal.AccountNotFound: {
@@ -318,6 +486,16 @@ func messages() map[refusal.Code]words {
 			"该 Idempotency-Key 已用于内容不同的请求，请换一个",
 			"この Idempotency-Key は内容の異なるリクエストですでに使われています。別のキーを使ってください",
 			"This Idempotency-Key was used for a different request. Please use a new one.",
+		},
+		refusal.IdempotencyKeyBusy: {
+			"使用此 Idempotency-Key 的请求仍在处理中，请稍后再试",
+			"この Idempotency-Key のリクエストはまだ処理中です。しばらくしてからお試しください",
+			"A request with this Idempotency-Key is still under way. Please try again in a moment.",
+		},
+		refusal.InvalidCursor: {
+			"cursor 无效：请原样使用同一列表上一页返回的 next_cursor",
+			"cursor が正しくありません。同じ一覧の前のページにある next_cursor をそのまま指定してください",
+			"This cursor is not valid: send the next_cursor of the page before, of the same list, as it is.",
 		},
 		refusal.NoRoute: {
 			"请求的地址不存在",

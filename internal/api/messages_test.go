@@ -49,11 +49,12 @@ func TestEveryCodeHasWordsAndStatus(t *testing.T) {
 	all := codes(t)
 	for _, code := range all {
 		checkWords(t, string(code), texts[code])
-		if status[code] == 0 {
-			t.Errorf("%s has no status", code)
+		on := status[code]
+		if on.dropIn == 0 || on.dropIn >= 500 {
+			t.Errorf("%s is answered with %d", code, on.dropIn)
 		}
-		if status[code] >= 500 {
-			t.Errorf("%s is answered with %d", code, status[code])
+		if on.v1 < 400 || on.v1 >= 500 && on.v1 != 503 {
+			t.Errorf("%s is answered with %d under /api/v1", code, on.v1)
 		}
 		for l := range tongues {
 			if len(answers[code].bodies[l]) == 0 {
@@ -135,8 +136,15 @@ func TestDocument(t *testing.T) {
 			t.Errorf("%s: the document says %v, the program %q", code, described[string(code)], w.en)
 		}
 	}
+	var documented, routed []string
+	for _, rt := range (&server{}).routesV1() {
+		routed = append(routed, rt.pattern)
+	}
 	for path, item := range d.doc.Paths.Map() {
 		for method, op := range item.Operations() {
+			if surfaceOf(path) == v1 {
+				documented = append(documented, method+" "+path)
+			}
 			refusals, _ := op.Extensions["x-refusals"].([]any)
 			for _, c := range refusals {
 				if !slices.Contains(all, refusal.Code(c.(string))) {
@@ -147,5 +155,10 @@ func TestDocument(t *testing.T) {
 				t.Errorf("%s %s has no summary or not one tag", method, path)
 			}
 		}
+	}
+	slices.Sort(documented)
+	slices.Sort(routed)
+	if !slices.Equal(documented, routed) {
+		t.Errorf("the document has\n%v, there are\n%v", documented, routed)
 	}
 }

@@ -116,15 +116,23 @@ func decodeObject(body []byte, into any) error {
 	}
 	err := json.Unmarshal(body, into)
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		if e.Type.Kind() == reflect.String {
-			return &fault{hint: hintText, name: e.Field}
-		}
-		return &fault{hint: hintInteger, name: e.Field}
+		return &fault{hint: hintFor(e.Type.Kind()), name: e.Field}
 	}
 	if err != nil {
 		return refusal.New(refusal.InvalidJSON)
 	}
 	return nil
+}
+
+// hintFor is what to say of a member that is not of that kind.
+func hintFor(k reflect.Kind) hint {
+	if k == reflect.String {
+		return hintText
+	}
+	if k == reflect.Bool {
+		return hintTruth
+	}
+	return hintInteger
 }
 
 // pathID is the id in the path: digits, and nothing else.

@@ -26,8 +26,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
 	"github.com/scrip-codes/scrip/internal/sqlite"
@@ -81,6 +83,7 @@ type member struct {
 // world is a whole API over the embedded engine.
 type world struct {
 	clock    *clock
+	path     string // of the database
 	db       *sqlite.DB
 	store    *faulty
 	accounts *account.Service
@@ -104,24 +107,24 @@ type options struct {
 	secure          bool
 }
 
-func newWorld(t *testing.T, o options) *world {
-	t.Helper()
-	ctx := t.Context()
+func newWorld(tb testing.TB, o options) *world {
+	tb.Helper()
+	ctx := tb.Context()
 	w := &world{
-		clock: &clock{t: time.Unix(start, 0)}, logs: &logs{}, registry: prometheus.NewRegistry(),
-		document: openDocument(t),
+		clock: &clock{t: time.Unix(start, 0)}, path: filepath.Join(tb.TempDir(), "scrip.db"),
+		logs: &logs{}, registry: prometheus.NewRegistry(), document: openDocument(tb),
 	}
 	db, err := sqlite.Open(ctx, sqlite.Options{
-		Path: filepath.Join(t.TempDir(), "scrip.db"), Secrets: []string{"a secret for tests"}, Now: w.clock.now,
+		Path: w.path, Secrets: []string{"a secret for tests"}, Now: w.clock.now,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	w.db = db
 	w.store = &faulty{DB: db}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	w.accounts = account.NewService(w.store, guess.New(o.logins, 10*time.Minute, w.clock.now), w.clock.now)
@@ -129,6 +132,8 @@ func newWorld(t *testing.T, o options) *world {
 		Accounts: w.accounts,
 		Redemptions: redemption.NewService(
 			w.store, db.Keys(), guess.New(o.guesses, 10*time.Minute, w.clock.now), w.clock.now),
+		Fleet:          fleet.NewService(w.store, db.Keys(), nil, w.clock.now, nil),
+		Pickups:        pickup.NewService(w.store, db.Keys(), w.clock.now, nil),
 		Keys:           db.Keys(),
 		Log:            slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now:            w.clock.now,
@@ -141,28 +146,28 @@ func newWorld(t *testing.T, o options) *world {
 	}
 	w.handler = New(w.config)
 	w.server = httptest.NewServer(w.handler)
-	t.Cleanup(w.server.Close)
+	tb.Cleanup(w.server.Close)
 	w.server.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 64
-	t.Cleanup(func() { w.checkLogs(t) })
+	tb.Cleanup(func() { w.checkLogs(tb) })
 
 	w.root = member{id: 1, name: "root", token: w.secret(account.NewToken())}
 	if made, err := w.accounts.Bootstrap(ctx, w.root.token); err != nil || !made {
-		t.Fatal(made, err)
+		tb.Fatal(made, err)
 	}
-	w.admin = w.newMember(t, "admin", account.RoleAdmin)
-	w.alice = w.newMember(t, "alice", account.RoleUser)
-	w.bob = w.newMember(t, "bob", account.RoleUser)
+	w.admin = w.newMember(tb, "admin", account.RoleAdmin)
+	w.alice = w.newMember(tb, "alice", account.RoleUser)
+	w.bob = w.newMember(tb, "bob", account.RoleUser)
 	return w
 }
 
-func (w *world) newMember(t *testing.T, name string, role account.Role) member {
-	t.Helper()
+func (w *world) newMember(tb testing.TB, name string, role account.Role) member {
+	tb.Helper()
 	m := member{name: name, token: w.secret(account.NewToken())}
-	u, err := w.accounts.Create(t.Context(), account.Operator(), account.CreateRequest{
+	u, err := w.accounts.Create(tb.Context(), account.Operator(), account.CreateRequest{
 		Username: name, Role: role, Token: m.token,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	m.id = u.ID
 	return m
@@ -176,14 +181,14 @@ func (w *world) secret(s string) string {
 	return s
 }
 
-func (w *world) checkLogs(t *testing.T) {
-	t.Helper()
+func (w *world) checkLogs(tb testing.TB) {
+	tb.Helper()
 	text := w.logs.text()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.secrets {
 		if strings.Contains(text, s) {
-			t.Errorf("the log holds the secret %q", s)
+			tb.Errorf("the log holds the secret %q", s)
 		}
 	}
 }
@@ -258,6 +263,21 @@ func (f *faulty) UserByToken(ctx context.Context, token account.Hash) (u account
 	return u, err
 }
 
+func (f *faulty) CreateMerchant(ctx context.Context, n fleet.NewMerchant) (m fleet.StoredMerchant, err error) {
+	err = f.run("CreateMerchant", func() (err error) { m, err = f.DB.CreateMerchant(ctx, n); return err })
+	return m, err
+}
+
+func (f *faulty) Machine(ctx context.Context, no string) (m fleet.Machine, err error) {
+	err = f.run("Machine", func() (err error) { m, err = f.DB.Machine(ctx, no); return err })
+	return m, err
+}
+
+func (f *faulty) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored, err error) {
+	err = f.run("CreatePickup", func() (err error) { c, err = f.DB.CreatePickup(ctx, o); return err })
+	return c, err
+}
+
 func (f *faulty) Remember(ctx context.Context, once *account.Once) error {
 	return f.run("Remember", func() error { return f.DB.Remember(ctx, once) })
 }
@@ -278,6 +298,9 @@ type reply struct {
 	status int
 	header http.Header
 	text   string
+	v1     bool
+	// envelope has what /api/v1 says in its own form too: its object as the data,
+	// a problem's detail as the message.
 	envelope
 }
 
@@ -299,15 +322,18 @@ func (w *world) do(t *testing.T, r request) reply {
 }
 
 // try is do for goroutines, which may not end the test.
-func (w *world) try(t *testing.T, r request) (reply, error) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), r.method, w.server.URL+r.path, strings.NewReader(r.body))
+func (w *world) try(tb testing.TB, r request) (reply, error) {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), r.method, w.server.URL+r.path, strings.NewReader(r.body))
 	if err != nil {
 		return reply{}, err
 	}
+	v1 := surfaceOf(req.URL.Path) == v1
 	if r.as.id != 0 {
 		req.Header.Set("Authorization", "Bearer "+r.as.token)
-		req.Header.Set("New-Api-User", fmt.Sprint(r.as.id))
+		if !v1 {
+			req.Header.Set("New-Api-User", fmt.Sprint(r.as.id))
+		}
 	}
 	if r.body != "" {
 		req.Header.Set("Content-Type", "application/json")
@@ -322,8 +348,13 @@ func (w *world) try(t *testing.T, r request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	out := reply{status: resp.StatusCode, header: resp.Header, text: string(body)}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && len(body) > 0 {
+	out := reply{status: resp.StatusCode, header: resp.Header, text: string(body), v1: v1}
+	switch {
+	case v1:
+		if out.envelope, err = readV1(out); err != nil {
+			return reply{}, fmt.Errorf("answer %q: %w", body, err)
+		}
+	case strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && len(body) > 0:
 		var e envelopeReply
 		d := json.NewDecoder(bytes.NewReader(body))
 		d.DisallowUnknownFields()
@@ -338,7 +369,42 @@ func (w *world) try(t *testing.T, r request) (reply, error) {
 	if r.unchecked {
 		return out, nil
 	}
-	return out, w.document.check(t.Context(), req, r, out)
+	return out, w.document.check(tb.Context(), req, r, out)
+}
+
+// readV1 reads an answer of /api/v1, and holds a problem to its form.
+func readV1(r reply) (envelope, error) {
+	kind := r.header.Get("Content-Type")
+	if r.status < 300 {
+		if r.status != http.StatusNoContent && kind != "application/json; charset=utf-8" {
+			return envelope{}, errors.New(kind)
+		}
+		return envelope{Success: true, Data: json.RawMessage(r.text)}, nil
+	}
+	var p problem
+	d := json.NewDecoder(strings.NewReader(r.text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil && r.text != "" {
+		return envelope{}, err
+	}
+	want := problem{
+		Type: "about:blank", Title: http.StatusText(r.status), Status: r.status, Detail: p.Detail, Code: p.Code,
+		RequestID: r.header.Get("X-Request-Id"),
+	}
+	if r.header.Get("Idempotency-Replayed") != "" {
+		want.RequestID = p.RequestID
+	}
+	switch {
+	case kind != "application/problem+json":
+		return envelope{}, errors.New(kind)
+	case r.text != "" && p != want: // a HEAD has none
+		return envelope{}, fmt.Errorf("want %+v", want)
+	case (r.status == 429 || r.status == 503) && r.header.Get("Retry-After") == "":
+		return envelope{}, errors.New("no Retry-After")
+	case (r.status == 401) != (r.header.Get("WWW-Authenticate") == "Bearer"):
+		return envelope{}, errors.New("WWW-Authenticate")
+	}
+	return envelope{Message: p.Detail, Code: p.Code}, nil
 }
 
 // data reads the answer's data.
@@ -361,20 +427,20 @@ type document struct {
 	router routers.Router
 
 	mu   sync.Mutex
-	seen map[string]bool // operation ids
+	seen map[string]map[refusal.Code]bool // by operation id; the empty code is success
 }
 
-func openDocument(t *testing.T) *document {
-	t.Helper()
+func openDocument(tb testing.TB) *document {
+	tb.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	router, err := gorillamux.NewRouter(doc)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return &document{doc: doc, router: router, seen: map[string]bool{}}
+	return &document{doc: doc, router: router, seen: map[string]map[refusal.Code]bool{}}
 }
 
 func noRouteExpected(status int) bool {
@@ -400,7 +466,10 @@ func (d *document) check(ctx context.Context, req *http.Request, r request, got 
 		return fmt.Errorf("the document has no such route: %w", err)
 	}
 	d.mu.Lock()
-	d.seen[route.Operation.OperationID] = true
+	if d.seen[route.Operation.OperationID] == nil {
+		d.seen[route.Operation.OperationID] = make(map[refusal.Code]bool)
+	}
+	d.seen[route.Operation.OperationID][got.Code] = true
 	d.mu.Unlock()
 
 	req.Body = io.NopCloser(strings.NewReader(r.body))
@@ -423,13 +492,23 @@ func (d *document) check(ctx context.Context, req *http.Request, r request, got 
 	if err := openapi3filter.ValidateResponse(ctx, out); err != nil {
 		return fmt.Errorf("the answer %.300q is not as documented: %w", got.text, err)
 	}
-	if got.status == http.StatusOK && got.Code != "" {
+	if got.Code != "" && !saysAll(got.status) {
 		listed, _ := route.Operation.Extensions["x-refusals"].([]any)
 		if !slices.Contains(listed, any(string(got.Code))) {
 			return fmt.Errorf("the document does not list %s among the refusals of %s", got.Code, route.Operation.OperationID)
 		}
 	}
 	return nil
+}
+
+// saysAll reports whether a status alone says what was refused, so that the
+// document lists no codes for it.
+func saysAll(status int) bool {
+	switch status {
+	case http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity:
+		return false
+	}
+	return true
 }
 
 // issue makes codes and returns their keys.

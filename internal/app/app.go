@@ -1,7 +1,7 @@
 // Package app is the scrip command: its subcommands, and the order in which
 // the parts of the server start and stop. Nobody imports it but cmd/scrip; it
-// alone reads the clock. Imports: config, the use cases, the engine, api, and
-// kong, the Prometheus client and x/net.
+// alone reads the clock. Imports: config, the use cases, the engine, api, broker,
+// and kong, the Prometheus client and x/net.
 package app
 
 import (
@@ -55,14 +55,17 @@ func OS(version string) Process {
 type commands struct {
 	config.Flags
 
-	Serve   serveCommand   `cmd:"" help:"Serve the API."`
-	User    userCommands   `cmd:"" help:"Create and change accounts."`
-	Ledger  ledgerCommands `cmd:"" help:"Show and verify the record of everything."`
-	Secret  secretCommands `cmd:"" help:"Change the data keys."`
-	Backup  backupCommand  `cmd:"" help:"Copy the database to a file, also while serving."`
-	Restore restoreCommand `cmd:"" help:"Put a backup into an empty data directory."`
-	Bench   bench.Command  `cmd:"" help:"Measure this machine, or a running server."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Serve    serveCommand     `cmd:"" help:"Serve the API, and MQTT to vending machines."`
+	User     userCommands     `cmd:"" help:"Create and change accounts."`
+	Merchant merchantCommands `cmd:"" help:"Create and change merchants, who own vending machines."`
+	Machine  machineCommands  `cmd:"" help:"Create and change vending machines."`
+	Product  productCommands  `cmd:"" help:"Say what a vending machine sells."`
+	Ledger   ledgerCommands   `cmd:"" help:"Show and verify the record of everything."`
+	Secret   secretCommands   `cmd:"" help:"Change the data keys."`
+	Backup   backupCommand    `cmd:"" help:"Copy the database to a file, also while serving."`
+	Restore  restoreCommand   `cmd:"" help:"Put a backup into an empty data directory."`
+	Bench    bench.Command    `cmd:"" help:"Measure this machine, or a running server."`
+	Version  versionCommand   `cmd:"" help:"Print the version."`
 }
 
 // program is what the commands share.
@@ -83,7 +86,7 @@ func Run(p Process) int {
 	parser, err := kong.New(
 		&c,
 		kong.Name("scrip"),
-		kong.Description("Scrip issues and redeems codes that are worth something, exactly once."),
+		kong.Description("Scrip issues, delivers and redeems codes that are worth something, exactly once."),
 		kong.Writers(p.Stdout, p.Stderr),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),

@@ -92,7 +92,7 @@ func address(log string) (string, bool) {
 // settings is the environment of a command: nothing of the tests' own but the
 // path.
 func settings(dir string, more ...string) []string {
-	return append([]string{"PATH=" + os.Getenv("PATH"), "SCRIP_DATA_DIR=" + dir, "SCRIP_HTTP_ADDR=127.0.0.1:0"}, more...)
+	return append([]string{"PATH=" + os.Getenv("PATH"), "SCRIP_DATA_DIR=" + dir, "SCRIP_HTTP_ADDR=127.0.0.1:0", "SCRIP_MQTT_ADDR=127.0.0.1:0"}, more...)
 }
 
 // server is a running scrip serve.

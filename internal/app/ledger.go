@@ -117,29 +117,32 @@ func (*ledgerHead) Run(ctx context.Context, p *program) error {
 }
 
 type ledgerList struct {
-	Code   int64  `placeholder:"ID" help:"Only entries about this code."`
-	User   string `placeholder:"NAME|ID" help:"Only entries by or about this account, by its username or, if no account has that, its id. 0 is the command line."`
-	From   string `placeholder:"TIME" help:"Not before this time: 2006-01-02, 2006-01-02T15:04:05Z (both UTC unless an offset is given), or Unix seconds."`
-	To     string `placeholder:"TIME" help:"Before this time."`
-	Limit  int    `default:"100" placeholder:"N" help:"At most so many."`
-	Before int64  `placeholder:"SEQ" help:"Only entries before the one with this number: the next page."`
-	JSON   bool   `help:"Print a line of JSON for each."`
+	Code    int64  `placeholder:"ID" help:"Only entries about this redemption code."`
+	Pickup  int64  `placeholder:"ID" help:"Only entries about this pickup code."`
+	Machine string `placeholder:"MACHINE_NO" help:"Only entries about the machine with this number, its products and its pickup codes. For one that was deleted give its id."`
+	User    string `placeholder:"NAME|ID" help:"Only entries by or about this account, by its username or, if no account has that, its id. 0 is the command line."`
+	From    string `placeholder:"TIME" help:"Not before this time: 2006-01-02, 2006-01-02T15:04:05Z (both UTC unless an offset is given), or Unix seconds."`
+	To      string `placeholder:"TIME" help:"Before this time."`
+	Limit   int    `default:"100" placeholder:"N" help:"At most so many."`
+	Before  int64  `placeholder:"SEQ" help:"Only entries before the one with this number: the next page."`
+	JSON    bool   `help:"Print a line of JSON for each."`
 }
 
 type entryJSON struct {
-	Lane    int64           `json:"lane"`
-	Seq     int64           `json:"seq"`
-	Time    string          `json:"time"`
-	Kind    string          `json:"kind"`
-	ActorID int64           `json:"actor_id"`
-	Address string          `json:"address"`
-	UserID  int64           `json:"user_id"`
-	FirstID int64           `json:"first_id"`
-	LastID  int64           `json:"last_id"`
-	Count   int64           `json:"count"`
-	Amount  int64           `json:"amount"`
-	Detail  json.RawMessage `json:"detail,omitempty"`
-	MAC     string          `json:"mac"`
+	Lane      int64           `json:"lane"`
+	Seq       int64           `json:"seq"`
+	Time      string          `json:"time"`
+	Kind      string          `json:"kind"`
+	ActorID   int64           `json:"actor_id"`
+	Address   string          `json:"address"`
+	UserID    int64           `json:"user_id"`
+	MachineID int64           `json:"machine_id"`
+	FirstID   int64           `json:"first_id"`
+	LastID    int64           `json:"last_id"`
+	Count     int64           `json:"count"`
+	Amount    int64           `json:"amount"`
+	Detail    json.RawMessage `json:"detail,omitempty"`
+	MAC       string          `json:"mac"`
 }
 
 // ledgerPage is how many entries are asked for at once.
@@ -147,10 +150,10 @@ const ledgerPage = 1000
 
 // Run lists entries.
 func (c *ledgerList) Run(ctx context.Context, p *program) error {
-	if c.Limit < 1 || c.Code < 0 || c.Before < 0 {
-		return errors.New("--limit must be 1 or more, --code and --before not negative")
+	if c.Limit < 1 || c.Code < 0 || c.Pickup < 0 || c.Before < 0 {
+		return errors.New("--limit must be 1 or more, --code, --pickup and --before not negative")
 	}
-	f := account.LedgerFilter{CodeID: c.Code, Before: c.Before}
+	f := account.LedgerFilter{CodeID: c.Code, PickupID: c.Pickup, Before: c.Before}
 	var err error
 	if f.From, err = parseTime("--from", c.From); err != nil {
 		return err
@@ -162,6 +165,9 @@ func (c *ledgerList) Run(ctx context.Context, p *program) error {
 		if f.UserID, err = c.userID(ctx, s); err != nil {
 			return err
 		}
+		if f.MachineID, err = c.machineID(ctx, s); err != nil {
+			return err
+		}
 		return c.list(ctx, s, f, p.Stdout)
 	})
 }
@@ -169,7 +175,7 @@ func (c *ledgerList) Run(ctx context.Context, p *program) error {
 func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter, w io.Writer) error {
 	t := newTable(w)
 	if !c.JSON {
-		t.line("SEQ", "TIME (UTC)", "KIND", "BY", "FROM", "USER", "CODES", "COUNT", "AMOUNT", "DETAIL")
+		t.line("SEQ", "TIME (UTC)", "KIND", "BY", "FROM", "USER", "MACHINE", "CODES", "COUNT", "AMOUNT", "DETAIL")
 	}
 	for left := c.Limit; left > 0; left -= f.Limit {
 		f.Limit = min(left, ledgerPage)
@@ -180,8 +186,8 @@ func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter,
 		for i := range entries {
 			e := &entries[i]
 			if !c.JSON {
-				t.line(e.Seq, stamp(e.At), e.Kind, actor(e.ActorID), e.Address, dash(e.AccountID), codes(e),
-					dash(e.Count), dash(e.Amount), e.Detail)
+				t.line(e.Seq, stamp(e.At), e.Kind, actor(e.ActorID), e.Address, dash(e.AccountID), dash(e.MachineID),
+					codes(e), dash(e.Count), dash(e.Amount), e.Detail)
 			} else if err := printJSON(w, newEntryJSON(e)); err != nil {
 				return err
 			}
@@ -197,7 +203,7 @@ func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter,
 func newEntryJSON(e *account.Entry) entryJSON {
 	return entryJSON{
 		e.Lane, e.Seq, e.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(e.Kind), e.ActorID, e.Address, e.AccountID,
-		e.FirstID, e.LastID, e.Count, e.Amount, json.RawMessage(e.Detail), hex.EncodeToString(e.MAC),
+		e.MachineID, e.FirstID, e.LastID, e.Count, e.Amount, json.RawMessage(e.Detail), hex.EncodeToString(e.MAC),
 	}
 }
 
@@ -221,6 +227,22 @@ func (c *ledgerList) userID(ctx context.Context, s *store) (int64, error) {
 	}
 }
 
+// machineID is the id of the machine that --machine means: of the one with that
+// number or, if no machine has it, the id itself.
+func (c *ledgerList) machineID(ctx context.Context, s *store) (int64, error) {
+	if c.Machine == "" {
+		return 0, nil
+	}
+	m, err := s.Machine(ctx, c.Machine)
+	if refusal.CodeOf(err) != refusal.MachineNotFound {
+		return m.ID, err
+	}
+	if id, notID := strconv.ParseInt(c.Machine, 10, 64); notID == nil && id > 0 {
+		return id, nil
+	}
+	return 0, err
+}
+
 func parseTime(flag, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -237,8 +259,11 @@ func parseTime(flag, text string) (time.Time, error) {
 }
 
 func actor(id int64) string {
-	if id == 0 {
+	switch id {
+	case 0:
 		return "cli"
+	case -1:
+		return "machine"
 	}
 	return strconv.FormatInt(id, 10)
 }

@@ -35,6 +35,24 @@ func sentences() []refusalText {
 		{refusal.AccountQuota, "a quota cannot be negative: use 0 or more"},
 		{refusal.AccountLastRoot, "the last enabled root account cannot be disabled"},
 		{refusal.AccountBalanceFull, "the balance would be more than 64 bits hold: use a smaller quota"},
+
+		{refusal.MerchantNotFound, "there is no such merchant: see scrip merchant list"},
+		{refusal.MerchantName, "that is not a name for a merchant: use 1 to 64 characters"},
+		{refusal.MerchantAppKey, "that is not an app key: use 1 to 128 characters, none of them control characters"},
+		{refusal.MerchantPayload, "that is not a form of payload: use json or base64"},
+		{refusal.MerchantSignature, "that is not a form of signature: use raw or percent-encoded"},
+		{refusal.MerchantExpiryUnit, "that is not a unit of expiry times: use ms or s"},
+		{refusal.MachineNotFound, "there is no such machine: see scrip machine list"},
+		{refusal.MachineNo, "that is not a machine_no: use 8 digits"},
+		{refusal.MachineNoTaken, "there is a machine with that machine_no: see scrip machine list"},
+		{refusal.MachineName, "that is not a name for a machine: use 1 to 64 characters"},
+		{refusal.MachineZone, "that is not a time zone: use a name like Asia/Shanghai or UTC"},
+		{refusal.MachinePurchaseLimit, "that is not a purchase limit: use 1 to 3"},
+		{refusal.ProductNotFound, "the machine has no such product: see scrip product list"},
+		{refusal.ProductID, "that is not an id for a product: use 1 to 9007199254740991, or leave it out"},
+		{refusal.ProductIDTaken, "the machine has a product with that id: use another, or scrip product change"},
+		{refusal.ProductName, "that is not a name for a product: use 1 to 64 characters"},
+		{refusal.ProductSlot, "that is not a slot: use 1 to 16 characters"},
 	}
 }
 

@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SCRIP_HTTP_ADDR", "127.0.0.1:0")
+			e.Setenv("SCRIP_MQTT_ADDR", "127.0.0.1:0")
 			e.Values[processKey{}] = &process{}
 			return nil
 		},
@@ -82,7 +83,7 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	p.cmd = exec.CommandContext(context.Background(), "scrip", "serve")
 	p.cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{
-		"PATH", "HOME", "SCRIP_CONFIG", "SCRIP_DATA_DIR", "SCRIP_DATABASE_URL", "SCRIP_HTTP_ADDR", "SCRIP_SECRET",
+		"PATH", "HOME", "SCRIP_CONFIG", "SCRIP_DATA_DIR", "SCRIP_DATABASE_URL", "SCRIP_HTTP_ADDR", "SCRIP_MQTT_ADDR", "SCRIP_SECRET",
 		"SCRIP_ROOT_TOKEN", "SCRIP_TLS_CERT", "SCRIP_TLS_KEY", "SCRIP_LOG_LEVEL",
 	} {
 		if v := ts.Getenv(name); v != "" {

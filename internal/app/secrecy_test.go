@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -117,7 +119,90 @@ func scenario(t *testing.T, s *server, env []string) secrets {
 	var renewed string
 	s.must(t, ann, http.MethodGet, "/api/user/token", nil, &renewed)
 	out["renewed token"] = renewed
+	maps.Copy(out, fleetScenario(t, s, env))
 	return out
+}
+
+// fleetScenario does the same with what machines sign and log in with, over the
+// API and on the command line, which must not show it on stderr.
+func fleetScenario(t *testing.T, s *server, env []string) secrets {
+	t.Helper()
+	out := secrets{
+		"given app key": "app-key-of-the-scenario", "posted app key": "posted-app-key-of-the-scenario",
+		"new app key": "new-app-key-of-the-scenario", "refused app key": strings.Repeat("refused-app-key-", 10),
+	}
+	var stderr strings.Builder
+	command := func(args ...string) string {
+		t.Helper()
+		stdout, e, _ := tryScrip(t, env, args...) // some are refused
+		stderr.WriteString(e)
+		return stdout
+	}
+	machine := []string{"machine", "create", "16327138", "--merchant", "1", "--name", "Lobby", "--timezone", "UTC", "--json"}
+	command("merchant", "create", "Acme", "--app-key", out["given app key"])
+	out["made app key"] = member(t, command("merchant", "create", "Bon", "--json"), "app_key")
+	command("merchant", "create", "Cem", "--app-key", out["refused app key"])
+	command("merchant", "change", "2", "--app-key", out["new app key"])
+	command("merchant", "change", "2", "--app-key", out["refused app key"])
+	command("merchant", "change", "99", "--app-key", out["new app key"])
+	command("merchant", "show", "1")
+	out["first MQTT password"] = member(t, command(machine...), "mqtt_password")
+	command(machine...) // its number is taken
+	out["second MQTT password"] = member(t, command("machine", "password", "16327138", "--json"), "mqtt_password")
+	out.absent(t, "the stderr of commands", []byte(stderr.String()))
+
+	const again = "idempotency-key-of-the-fleet"
+	out["idempotency key of the fleet"] = again
+	merchant := `{"name":"Dan","app_key":"` + out["posted app key"] + `"}`
+	for range 2 {
+		s.postV1(t, http.StatusCreated, "/merchants", merchant, again)
+	}
+	s.postV1(t, http.StatusBadRequest, "/merchants", merchant[:len(merchant)-1], "") // broken JSON
+	s.postV1(t, http.StatusUnprocessableEntity, "/merchants", `{"name":"Dan","app_key":"`+out["refused app key"]+`"}`, "")
+	made := s.postV1(t, http.StatusCreated, "/machines",
+		`{"merchant_id":1,"machine_no":"00000042","name":"Roof","timezone":"UTC"}`, again+" 2")
+	out["posted machine's MQTT password"] = member(t, made, "mqtt_password")
+	return out
+}
+
+// member is a text in what was answered or printed as JSON.
+func member(tb testing.TB, text, name string) string {
+	tb.Helper()
+	var members map[string]any
+	err := json.Unmarshal([]byte(text), &members)
+	value, ok := members[name].(string)
+	if err != nil || !ok || value == "" {
+		tb.Fatalf("no %s in %q: %v", name, text, err)
+	}
+	return value
+}
+
+// postV1 sends a request to /api/v1 as root, with an Idempotency-Key unless
+// that is empty, and returns the answer's body.
+func (s *server) postV1(tb testing.TB, want int, path, body, key string) string {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, s.url+"/api/v1"+path, strings.NewReader(body))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+rootToken)
+	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if resp.StatusCode != want {
+		tb.Fatalf("POST %s: %s, not %d: %s", path, resp.Status, want, b)
+	}
+	return string(b)
 }
 
 // TestLogsHoldNoSecret runs the scenario with everything logged.

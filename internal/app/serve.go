@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/api"
 	"github.com/scrip-codes/scrip/internal/config"
 	"github.com/scrip-codes/scrip/internal/guess"
@@ -48,27 +49,34 @@ func (*serveCommand) Help() string {
 
 // Run serves until the first interrupt, then finishes what is under way.
 func (*serveCommand) Run(ctx context.Context, p *program) error {
-	err := p.serve(ctx)
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	err = p.serve(ctx, &c, nil)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // stopped while starting
 	}
 	return err
 }
 
+// running is a server that is ready.
+type running struct {
+	HTTP, MQTT  string // addresses, as URLs
+	accounts    *account.Service
+	redemptions *redemption.Service
+	machines    *machines
+}
+
 // serve starts the parts in the order in which they need each other, and stops
-// them in reverse.
-func (p *program) serve(ctx context.Context) (err error) {
-	c, err := p.configure()
-	if err != nil {
-		return err
-	}
+// them in reverse. Ready, if not nil, is called once all are there.
+func (p *program) serve(ctx context.Context, c *config.Config, ready func(*running)) (err error) {
 	log := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	m := newMeters()
-	guesses := guess.New(c.GuessLimit, c.GuessWindow, now)
-	logins := guess.New(c.GuessLimit, c.GuessWindow, now)
+	limiter := func() *guess.Limiter { return guess.New(c.GuessLimit, c.GuessWindow, now) }
 
 	log.InfoContext(ctx, "starting", "version", p.Version, "database", absolute(c.Database))
-	s, err := open(ctx, &c, opening{create: true, write: true, token: p.Stdout, guesses: logins, onCommit: m.committed})
+	s, err := open(ctx, c, opening{create: true, write: true, token: p.Stdout, guesses: limiter(), onCommit: m.committed})
 	for _, w := range c.Warnings {
 		log.WarnContext(ctx, "check the configuration", "warning", w)
 	}
@@ -81,24 +89,37 @@ func (p *program) serve(ctx context.Context) (err error) {
 		}
 	}()
 
-	listener, err := listen(ctx, &c)
+	listener, err := listen(ctx, "SCRIP_HTTP_ADDR", c.HTTPAddr)
 	if err != nil {
 		return err
 	}
+	mqttListener, err := listenMQTT(ctx, c)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+
+	failed := make(chan error, 2)
+	machines := newMachines(s, log, limiter())
+	if err := machines.start(ctx, mqttListener, m.registry, failed); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, machines.stop(context.WithoutCancel(ctx))) }()
 
 	// Background work stops when draining begins, at its next step.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	redemptions := redemption.NewService(s.DB, s.Keys(), guesses, now)
-	var ready atomic.Bool
+	redemptions := redemption.NewService(s.DB, s.Keys(), limiter(), now)
+	var serving atomic.Bool
 	server := newServer(log, api.New(api.Config{
 		Accounts:       s.accounts,
 		Redemptions:    redemptions,
+		Fleet:          machines.fleet,
+		Pickups:        machines.pickups,
 		Keys:           s.Keys(),
 		Log:            log,
 		Now:            now,
 		TrustedProxies: c.TrustedProxies,
-		Ready:          readiness(&ready, s.Ping),
+		Ready:          readiness(&serving, s.Ping),
 		Registry:       m.registry,
 		Work:           work,
 		SecureCookies:  c.Certificate != nil,
@@ -107,24 +128,31 @@ func (p *program) serve(ctx context.Context) (err error) {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { limitMemory(work) })
 	jobs.Go(func() { every(work, sweepEvery, log, "sweeping expired codes", redemptions.Sweep) })
+	jobs.Go(func() { every(work, sweepEvery, log, "sweeping expired pickup codes", machines.pickups.Sweep) })
 	jobs.Go(func() { every(work, forgetEvery, log, "forgetting old answers and sessions", s.accounts.Forget) })
 	defer func() {
 		stopWork()
 		jobs.Wait()
 	}()
 
-	served := make(chan error, 1)
-	go func() { served <- serveOn(server, listener, c.Certificate) }()
-	ready.Store(true)
-	log.InfoContext(ctx, "ready", "address", address(listener, c.Certificate != nil))
+	go func() { failed <- fmt.Errorf("serving HTTP: %w", serveOn(server, listener, c.Certificate)) }()
+	serving.Store(true)
+	r := &running{
+		HTTP: address("http", listener, c.Certificate != nil), MQTT: address("mqtt", mqttListener, c.MQTTCertificate != nil),
+		accounts: s.accounts, redemptions: redemptions, machines: machines,
+	}
+	log.InfoContext(ctx, "ready", "address", r.HTTP, "mqtt", r.MQTT)
+	if ready != nil {
+		ready(r)
+	}
 
 	select {
-	case err := <-served:
-		return fmt.Errorf("serving HTTP: %w", err)
+	case err := <-failed:
+		return err
 	case <-ctx.Done():
 	}
 	log.InfoContext(work, "stopping: finishing what is under way; a second signal ends at once")
-	ready.Store(false)
+	serving.Store(false)
 	stopWork()
 	return drain(ctx, log, server)
 }
@@ -167,11 +195,12 @@ func serveOn(server *http.Server, l net.Listener, certificate *config.Redacted[t
 	if certificate == nil {
 		return server.Serve(l)
 	}
-	server.TLSConfig = &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{certificate.Reveal()},
-	}
+	server.TLSConfig = tlsConfig(certificate)
 	return server.ServeTLS(l, "", "")
+}
+
+func tlsConfig(certificate *config.Redacted[tls.Certificate]) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate.Reveal()}}
 }
 
 // drain lets requests that are under way finish, for a while.
@@ -189,28 +218,29 @@ func drain(ctx context.Context, log *slog.Logger, server *http.Server) error {
 	return nil
 }
 
-// listen opens the address to serve on.
-func listen(ctx context.Context, c *config.Config) (net.Listener, error) {
+// listen opens the address that a setting names.
+func listen(ctx context.Context, setting, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", c.HTTPAddr)
+	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("SCRIP_HTTP_ADDR: %s is taken by another program: stop that, or choose another port", c.HTTPAddr)
+		return nil, fmt.Errorf("%s: %s is taken by another program: stop that, or choose another port", setting, addr)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("SCRIP_HTTP_ADDR: this user may not listen on %s: choose a port above 1023", c.HTTPAddr)
+		return nil, fmt.Errorf("%s: this user may not listen on %s: choose a port above 1023", setting, addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("SCRIP_HTTP_ADDR: %s is not an address of this machine: use one of its own, or :PORT for all", c.HTTPAddr)
+		return nil, fmt.Errorf("%s: %s is not an address of this machine: use one of its own, or :PORT for all", setting, addr)
 	}
-	return nil, fmt.Errorf("SCRIP_HTTP_ADDR: cannot listen on %s: %w", c.HTTPAddr, err)
+	return nil, fmt.Errorf("%s: cannot listen on %s: %w", setting, addr, err)
 }
 
-func address(l net.Listener, secure bool) string {
+// address is where a protocol is served, as a URL.
+func address(protocol string, l net.Listener, secure bool) string {
 	if secure {
-		return "https://" + l.Addr().String()
+		protocol += "s"
 	}
-	return "http://" + l.Addr().String()
+	return protocol + "://" + l.Addr().String()
 }
 
 func absolute(path string) string {

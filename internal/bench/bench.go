@@ -1,9 +1,10 @@
 // Package bench is the scrip bench command: it measures a running server, or
 // one that it starts itself over a database in a temporary directory, on the
 // machine at hand, and holds what it finds against the ceilings of that machine:
-// the same durable transactions straight through the driver, and the same
-// handler over a store that answers at once. Imports: the domain packages, api,
-// sqlite, the driver and the Prometheus client.
+// the same durable transactions straight through the driver, the same handler
+// over a store that answers at once, and the same messages through the bare
+// broker. Imports: the domain packages, api, broker, sqlite, wire, the driver, the
+// MQTT library and the Prometheus client.
 package bench
 
 import (
@@ -39,6 +40,7 @@ type Command struct {
 	List      listCommand      `cmd:"" help:"Pages of the list: first, middle and last, and each status."`
 	Search    searchCommand    `cmd:"" help:"Searches by name, id and key."`
 	Purge     purgeCommand     `cmd:"" help:"Removal of invalid codes, and redeems meanwhile."`
+	Push      pushCommand      `cmd:"" help:"Pickup codes on their way to vending machines, connected and coming back."`
 	Footprint footprintCommand `cmd:"" help:"Time to start, and memory, of the server as a process."`
 	All       allCommand       `cmd:"" help:"All of these, one after the other."`
 }
@@ -150,12 +152,20 @@ type allCommand struct {
 	Codes   int64 `default:"100000" help:"How many codes are in the database for lists, searches and footprint; up to 10000000."`
 	Compare int64 `default:"10000" placeholder:"N" help:"How many are in the one that lists and searches are compared with."`
 	Clients int   `default:"64" help:"How many redeem or issue at once."`
-	Ceiling bool  `help:"Measure redeems and issues against their ceilings."`
+	Ceiling bool  `help:"Measure redeems, issues and backlogs against their ceilings."`
+
+	Machines int `default:"1000" help:"How many virtual machines are connected, for push."`
 }
 
 // Run measures everything.
 func (c *allCommand) Run(ctx context.Context, env *Env) error {
-	s := settings{codes: c.Codes, clients: c.Clients, compare: c.Compare, ceiling: c.Ceiling}
+	s := settings{
+		codes: c.Codes, clients: c.Clients, compare: c.Compare, ceiling: c.Ceiling,
+		machines: c.Machines, rate: min(1000, 50*c.Machines), backlog: min(20_000, 50*c.Machines),
+	}
+	if err := s.checkPush(min(c.Duration, pushMost)); err != nil {
+		return err
+	}
 	return c.run(ctx, env, &s, nil, s.all)
 }
 
@@ -169,6 +179,8 @@ type settings struct {
 
 	codes, names, compare int64
 	clients               int
+	machines              int // virtual ones, for push; and what they are sent
+	rate, backlog         int
 	duration              time.Duration
 	ceiling               bool
 
@@ -306,6 +318,9 @@ func (s *settings) all(ctx context.Context) error {
 		return err
 	}
 	if err := s.apart(ctx, (*settings).purge, func(c *settings) { c.codes = min(s.codes, 200_000) }); err != nil {
+		return err
+	}
+	if err := s.apart(ctx, (*settings).push, func(c *settings) { c.duration = min(s.duration, pushMost) }); err != nil {
 		return err
 	}
 	if over(ctx) {

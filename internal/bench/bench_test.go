@@ -48,7 +48,7 @@ func TestListAndSearch(t *testing.T) {
 // binary, as TestMain has it.
 func TestAll(t *testing.T) {
 	t.Setenv(serveEnv, "1")
-	c := allCommand{common: small(t), Codes: 400, Compare: 200, Clients: 2, Ceiling: true}
+	c := allCommand{common: small(t), Codes: 400, Compare: 200, Clients: 2, Machines: 4, Ceiling: true}
 	r := measured(t, &c)
 	wantResults(t, r, "redeem", "over HTTP", "bare driver, same groups", "over HTTP, store answers at once",
 		"over HTTP, one client", "bare driver, one a commit")
@@ -56,6 +56,7 @@ func TestAll(t *testing.T) {
 	wantResults(t, r, "issue", "over HTTP, 100 codes a call", "bare driver, 100 codes a commit")
 	wantChecks(t, r, "issue", "bare driver")
 	wantResults(t, r, "purge", "redeems before it", "redeems during it", "DELETE /api/redemption/invalid")
+	wantPush(t, r)
 	wantChecks(t, r, "list", "p50 with 400 codes / with 200")
 	wantChecks(t, r, "search", "p50 with 400 codes / with 200")
 	wantResults(t, r, "footprint", "redeem over HTTP, server in a process of its own")

@@ -68,6 +68,7 @@ type process struct {
 	cancel context.CancelFunc
 	output *tail
 	target *target
+	mqtt   string        // the address for machines
 	ready  time.Duration // from its start until it was
 }
 
@@ -85,6 +86,9 @@ func (s *settings) start(ctx context.Context, d *database) (*process, error) {
 		return nil, err
 	}
 	p := &process{output: &tail{}}
+	if p.mqtt, err = freeAddress(ctx); err != nil {
+		return nil, err
+	}
 	if p.target, err = newTarget("http://"+address, s.env.Now); err != nil {
 		return nil, err
 	}
@@ -93,7 +97,7 @@ func (s *settings) start(ctx context.Context, d *database) (*process, error) {
 	p.cmd = exec.CommandContext(life, program, "serve") //nolint:gosec // G204: it is this very program
 	p.cmd.Env = append(
 		withoutSettings(os.Environ()),
-		"SCRIP_DATA_DIR="+d.dir, "SCRIP_SECRET="+d.secret, "SCRIP_HTTP_ADDR="+address,
+		"SCRIP_DATA_DIR="+d.dir, "SCRIP_SECRET="+d.secret, "SCRIP_HTTP_ADDR="+address, "SCRIP_MQTT_ADDR="+p.mqtt,
 	)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }

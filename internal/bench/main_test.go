@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -13,8 +14,8 @@ import (
 	"time"
 )
 
-// serveEnv makes the test binary what the program is to bench footprint: a
-// server on the directory and address that the environment names.
+// serveEnv makes the test binary what the program is to bench footprint and
+// push: a server on the directory and addresses that the environment names.
 const serveEnv = "BENCH_TEST_SERVE"
 
 func TestMain(m *testing.M) {
@@ -34,15 +35,17 @@ func serveForTest() error {
 	if err := d.open(ctx); err != nil {
 		return err
 	}
-	s, err := serve(ctx, os.Getenv("SCRIP_HTTP_ADDR"), d.DB, d.DB, d.Keys(), d.now)
+	m, err := d.serveMachines(ctx, os.Getenv("SCRIP_MQTT_ADDR"))
+	if err != nil {
+		return err
+	}
+	m.send()
+	s, err := serve(ctx, os.Getenv("SCRIP_HTTP_ADDR"), d.DB, d.DB, m, d.Keys(), d.now)
 	if err != nil {
 		return err
 	}
 	<-ctx.Done()
-	if err := s.stop(); err != nil {
-		return err
-	}
-	return d.Close()
+	return errors.Join(s.stop(), m.stop(), d.Close())
 }
 
 // clock is the real one: a test stands in for internal/app, which owns it.
@@ -88,7 +91,7 @@ func measured(t *testing.T, c command) report {
 		t.Error("the report says that it was interrupted")
 	}
 	for _, x := range r.Results {
-		if x.Operations == 0 || x.Errors > 0 || x.Rate <= 0 || x.P50 <= 0 || x.P99 < x.P50 || x.Max < x.P99*0.98 || x.Seconds <= 0 {
+		if x.Operations == 0 || x.Errors > 0 || x.Rate <= 0 || x.P50 <= 0 || x.P90 < x.P50 || x.P99 < x.P90 || x.Max < x.P99*0.98 || x.Seconds <= 0 {
 			t.Errorf("not a sound result: %+v", x)
 		}
 	}

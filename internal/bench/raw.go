@@ -153,13 +153,13 @@ const (
 )
 
 const (
-	entryColumns = 12
+	entryColumns = 13
 	countColumns = 7
 )
 
 func insertEntries(rows int) string {
-	return `INSERT INTO ledger (seq, at, kind, actor_id, address, account_id, first_id, last_id, count, amount, detail, mac)
-		VALUES ` + placeholders(rows, entryColumns)
+	return `INSERT INTO ledger (seq, at, kind, actor_id, address, account_id, machine_id, first_id, last_id, count, amount,
+		detail, mac) VALUES ` + placeholders(rows, entryColumns)
 }
 
 func addCounts(rows int) string {
@@ -233,8 +233,8 @@ func (p *planner) entry(e account.Entry, by account.Actor, at time.Time) []any {
 	e.ActorID, e.Address, e.At = by.ID, by.Address, at.Truncate(time.Millisecond)
 	p.chain.Append(&p.head, &e)
 	return []any{
-		e.Seq, e.At.UnixMilli(), string(e.Kind), e.ActorID, e.Address, e.AccountID, e.FirstID, e.LastID, e.Count,
-		e.Amount, e.Detail, e.MAC,
+		e.Seq, e.At.UnixMilli(), string(e.Kind), e.ActorID, e.Address, e.AccountID, e.MachineID, e.FirstID, e.LastID,
+		e.Count, e.Amount, e.Detail, e.MAC,
 	}
 }
 

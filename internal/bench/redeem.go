@@ -216,7 +216,7 @@ func (s *settings) redeemAgainstCeiling(ctx context.Context, r *ready) error {
 		return err
 	}
 	defer func() { s.closing(ceiling.close()) }()
-	atOnce, err := serve(ctx, loopback, newInstantAccounts(r.users), instantCodes{}, r.Keys(), s.env.Now)
+	atOnce, err := serve(ctx, loopback, newInstantAccounts(r.users), instantCodes{}, r.newMachines(), r.Keys(), s.env.Now)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type result struct {
 	Rate     float64 `json:"rate"`
 	CodeRate float64 `json:"code_rate,omitempty"` // codes a second, if an operation is about several
 	P50      float64 `json:"p50_ms"`
+	P90      float64 `json:"p90_ms"`
 	P99      float64 `json:"p99_ms"`
 	Max      float64 `json:"max_ms"`
 	// Ratio is the p50 against that of the same with fewer codes, if there is.
@@ -97,7 +98,7 @@ func (r *report) add(base result, samples []*sample, codes int64) {
 	if codes > 1 {
 		base.CodeRate = base.Rate * float64(codes)
 	}
-	base.P50, base.P99 = milliseconds(0.5)(&all), milliseconds(0.99)(&all)
+	base.P50, base.P90, base.P99 = milliseconds(0.5)(&all), milliseconds(0.9)(&all), milliseconds(0.99)(&all)
 	base.Max = all.hist.most.Seconds() * 1000
 	r.Results = append(r.Results, base)
 	if all.ranOut {
@@ -145,7 +146,7 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 func (r *report) writeResults(b *strings.Builder) {
 	for i := 0; i < len(r.Results); {
 		first := &r.Results[i]
-		rows := [][]string{{first.Bench, "codes", "clients", "operations", "errors", "rate/s", "codes/s", "p50", "p99", "max", "p50 ratio"}}
+		rows := [][]string{{first.Bench, "codes", "clients", "operations", "errors", "rate/s", "codes/s", "p50", "p90", "p99", "max", "p50 ratio"}}
 		for ; i < len(r.Results) && r.Results[i].Bench == first.Bench; i++ {
 			x := &r.Results[i]
 			codes, codeRate, ratio := "", "", ""
@@ -160,7 +161,7 @@ func (r *report) writeResults(b *strings.Builder) {
 			}
 			rows = append(rows, []string{
 				x.Kind, codes, strconv.Itoa(x.Clients), grouped(x.Operations), grouped(x.Errors), rate(x.Rate), codeRate,
-				duration(x.P50), duration(x.P99), duration(x.Max), ratio,
+				duration(x.P50), duration(x.P90), duration(x.P99), duration(x.Max), ratio,
 			})
 		}
 		b.WriteByte('\n')

@@ -18,8 +18,12 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/api"
+	"github.com/scrip-codes/scrip/internal/broker"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/sqlite"
 )
@@ -100,9 +104,9 @@ type server struct {
 	stop   func() error
 }
 
-// serve serves the database as scrip serve does.
+// serve serves the database as scrip serve does, but for machines.
 func (d *database) serve(ctx context.Context) (*server, error) {
-	return serve(ctx, loopback, d.DB, d.DB, d.Keys(), d.now)
+	return serve(ctx, loopback, d.DB, d.DB, d.newMachines(), d.Keys(), d.now)
 }
 
 // loopback is a port of this machine that is free.
@@ -111,8 +115,8 @@ const loopback = "127.0.0.1:0"
 // serve serves stores. Requests are logged as scrip serve logs them, though to
 // nowhere. The sweep runs as it does there.
 func serve(
-	ctx context.Context, address string, accounts account.Store, codes redemption.Store, keys *keyring.Keys,
-	now func() time.Time,
+	ctx context.Context, address string, accounts account.Store, codes redemption.Store, machines *machines,
+	keys *keyring.Keys, now func() time.Time,
 ) (*server, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", address)
@@ -130,6 +134,8 @@ func serve(
 		Handler: api.New(api.Config{
 			Accounts:    account.NewService(accounts, nil, now),
 			Redemptions: redemptions,
+			Fleet:       machines.fleet,
+			Pickups:     machines.pickups,
 			Keys:        keys,
 			Log:         log,
 			Now:         now,
@@ -156,6 +162,67 @@ func serve(
 		return nil, errors.Join(err, s.stop())
 	}
 	return s, nil
+}
+
+// machines is the part of a server that is for vending machines: the use cases,
+// the outbox and the broker, as scrip serve has them.
+type machines struct {
+	fleet   *fleet.Service
+	pickups *pickup.Service
+	outbox  *delivery.Outbox
+	watch   *fleet.Watch
+	broker  *broker.Embedded
+	address string
+
+	work     context.Context
+	stopWork context.CancelFunc
+	jobs     sync.WaitGroup
+	failed   error // of the outbox
+}
+
+// newMachines returns the use cases alone.
+func (d *database) newMachines() *machines {
+	log := slog.New(slog.DiscardHandler)
+	m := &machines{outbox: delivery.New(d.DB, log), watch: fleet.NewWatch(d.DB, d.now, log)}
+	m.fleet = fleet.NewService(d.DB, d.Keys(), nil, d.now, m.outbox.Changed)
+	m.pickups = pickup.NewService(d.DB, d.Keys(), d.now, m.outbox.Changed)
+	return m
+}
+
+// serveMachines lets machines connect. They are sent nothing before send.
+func (d *database) serveMachines(ctx context.Context, address string) (*machines, error) {
+	if err := d.Begin(ctx); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	m := d.newMachines()
+	m.address = listener.Addr().String()
+	m.broker, err = broker.Start(broker.Config{
+		Listener: listener, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Outbox: m.outbox,
+		Log: slog.New(slog.DiscardHandler), Now: d.now, Registry: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.work, m.stopWork = context.WithCancel(context.WithoutCancel(ctx))
+	m.jobs.Go(func() { m.watch.Run(m.work) })
+	return m, nil
+}
+
+// send sends the machines what waits for them, from now on.
+func (m *machines) send() {
+	m.jobs.Go(func() { m.failed = m.outbox.Run(m.work, m.broker) })
+}
+
+func (m *machines) stop() error {
+	err := m.broker.Close()
+	m.stopWork()
+	m.jobs.Wait()
+	return errors.Join(err, m.failed)
 }
 
 func sweepOften(ctx context.Context, redemptions *redemption.Service) {

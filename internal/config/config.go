@@ -35,6 +35,12 @@ const (
 	settingGuessWindow    = "SCRIP_GUESS_WINDOW"
 	settingTrustedProxies = "SCRIP_TRUSTED_PROXIES"
 	settingLogLevel       = "SCRIP_LOG_LEVEL"
+	settingMQTTAddr       = "SCRIP_MQTT_ADDR"
+	settingMQTTTLSCert    = "SCRIP_MQTT_TLS_CERT"
+	settingMQTTTLSKey     = "SCRIP_MQTT_TLS_KEY"
+	// These are for scrip machine run alone.
+	settingMachinePassword = "SCRIP_MACHINE_PASSWORD" //nolint:gosec // G101: the name of a setting
+	settingMachineAppKey   = "SCRIP_MACHINE_APP_KEY"
 )
 
 const (
@@ -57,10 +63,13 @@ type Flags struct {
 	DataDir        *string `group:"Configuration" placeholder:"./data" setting:"SCRIP_DATA_DIR" help:"Directory of the database and of the secret file. It is made when missing."`
 	DatabaseURL    *string `group:"Configuration" name:"database-url" placeholder:"URL" setting:"SCRIP_DATABASE_URL" help:"Where the data is kept. Empty: SQLite, in scrip.db in the data directory. sqlite:PATH: SQLite, in that file."`
 	HTTPAddr       *string `group:"Configuration" name:"http-addr" placeholder:"127.0.0.1:8080" setting:"SCRIP_HTTP_ADDR" help:"Address and port to serve HTTP on. Without an address, like :8080, on all of the machine's."`
+	MQTTAddr       *string `group:"Configuration" name:"mqtt-addr" placeholder:"127.0.0.1:1883" setting:"SCRIP_MQTT_ADDR" help:"Address and port to serve MQTT on, for vending machines. Without an address, like :1883, on all of the machine's."`
 	Secret         *Secret `group:"Configuration" placeholder:"SECRET" setting:"SCRIP_SECRET" help:"What the data keys are locked with; without it the database is worth nothing. Several, separated by commas, newest first, while one replaces another. Empty: the file 'secret' in the data directory, made on first start. Better set in the environment: other users of the machine can see flags."`
 	RootToken      *Secret `group:"Configuration" placeholder:"TOKEN" setting:"SCRIP_ROOT_TOKEN" help:"Access token of the account root, which the first start makes. Empty: a random one, which is printed once. Of no effect later. Better set in the environment."`
 	TLSCert        *string `group:"Configuration" name:"tls-cert" placeholder:"FILE" setting:"SCRIP_TLS_CERT" help:"Certificate, with its chain, in PEM: serve HTTPS. Needs --tls-key."`
 	TLSKey         *string `group:"Configuration" name:"tls-key" placeholder:"FILE" setting:"SCRIP_TLS_KEY" help:"Private key of the certificate, in PEM."`
+	MQTTTLSCert    *string `group:"Configuration" name:"mqtt-tls-cert" placeholder:"FILE" setting:"SCRIP_MQTT_TLS_CERT" help:"Certificate, with its chain, in PEM: serve MQTT over TLS with it. Empty: with that of HTTPS, if there is one. Needs --mqtt-tls-key."`
+	MQTTTLSKey     *string `group:"Configuration" name:"mqtt-tls-key" placeholder:"FILE" setting:"SCRIP_MQTT_TLS_KEY" help:"Private key of that certificate, in PEM."`
 	GuessLimit     *string `group:"Configuration" placeholder:"20" setting:"SCRIP_GUESS_LIMIT" help:"How many unknown keys, or wrong passwords, an account or an address may try in a window. 0: no limit."`
 	GuessWindow    *string `group:"Configuration" placeholder:"10m" setting:"SCRIP_GUESS_WINDOW" help:"How long that window is, like 90s, 10m or 1h."`
 	TrustedProxies *string `group:"Configuration" placeholder:"NETWORKS" setting:"SCRIP_TRUSTED_PROXIES" help:"Addresses and networks of reverse proxies, separated by commas, like 10.0.0.0/8,::1. Only they are believed when they say which address a request came from."`
@@ -72,15 +81,19 @@ type Config struct {
 	DataDir  string
 	Database string // path of the SQLite file
 	HTTPAddr string
+	MQTTAddr string
 	// Secrets are those set, newest first; none: they are in the secret file.
 	Secrets   []Secret
 	RootToken Secret // empty: a random one
 	// Certificate is what HTTPS is served with; nil: HTTP is served.
-	Certificate    *Redacted[tls.Certificate]
-	GuessLimit     int // 0: no limit
-	GuessWindow    time.Duration
-	TrustedProxies []netip.Prefix
-	LogLevel       slog.Level
+	Certificate *Redacted[tls.Certificate]
+	// MQTTCertificate is what MQTT over TLS is served with; nil: MQTT is served
+	// without.
+	MQTTCertificate *Redacted[tls.Certificate]
+	GuessLimit      int // 0: no limit
+	GuessWindow     time.Duration
+	TrustedProxies  []netip.Prefix
+	LogLevel        slog.Level
 
 	// Warnings are sentences about what is probably not meant.
 	Warnings []string
@@ -116,10 +129,15 @@ func Load(f Flags, environ []string) (Config, error) {
 	c.DataDir = s.get(settingDataDir, f.DataDir, "./data")
 	c.LogLevel = s.logLevel(f)
 	c.Database = s.database(f, c.DataDir)
-	c.HTTPAddr = s.httpAddr(f)
+	c.HTTPAddr = s.listenAddr(settingHTTPAddr, f.HTTPAddr, "8080")
+	c.MQTTAddr = s.listenAddr(settingMQTTAddr, f.MQTTAddr, "1883")
 	c.Secrets = s.secrets(f, &c)
 	c.RootToken = s.rootToken(f, &c)
-	c.Certificate = s.certificate(f)
+	c.Certificate = s.certificate("HTTPS", settingTLSCert, f.TLSCert, settingTLSKey, f.TLSKey)
+	c.MQTTCertificate = s.certificate("MQTT over TLS", settingMQTTTLSCert, f.MQTTTLSCert, settingMQTTTLSKey, f.MQTTTLSKey)
+	if c.MQTTCertificate == nil {
+		c.MQTTCertificate = c.Certificate
+	}
 	c.GuessLimit, c.GuessWindow = s.guesses(f)
 	c.TrustedProxies = s.trustedProxies(f)
 	if s.wrong != nil {
@@ -185,6 +203,7 @@ func (s *settings) unknown() []string {
 	known := []string{
 		settingConfig, settingDataDir, settingDatabaseURL, settingHTTPAddr, settingSecret, settingRootToken,
 		settingTLSCert, settingTLSKey, settingGuessLimit, settingGuessWindow, settingTrustedProxies, settingLogLevel,
+		settingMQTTAddr, settingMQTTTLSCert, settingMQTTTLSKey, settingMachinePassword, settingMachineAppKey,
 	}
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(s.environment)) {
@@ -226,13 +245,15 @@ func (s *settings) database(f Flags, dataDir string) string {
 	return path
 }
 
-func (s *settings) httpAddr(f Flags) string {
-	addr := s.get(settingHTTPAddr, f.HTTPAddr, "127.0.0.1:8080")
-	const do = "write an address and a port, like 127.0.0.1:8080, [::1]:8080 or :8080"
+// listenAddr reads an address to listen on; without one it is that port of this
+// machine alone.
+func (s *settings) listenAddr(setting string, flag *string, port string) string {
+	addr := s.get(setting, flag, "127.0.0.1:"+port)
+	do := fmt.Sprintf("write an address and a port, like 127.0.0.1:%[1]s, [::1]:%[1]s or :%[1]s", port)
 	if _, port, err := net.SplitHostPort(addr); err != nil {
-		s.fail(settingHTTPAddr, fmt.Sprintf("%q is not an address with a port", addr), do)
+		s.fail(setting, fmt.Sprintf("%q is not an address with a port", addr), do)
 	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		s.fail(settingHTTPAddr, fmt.Sprintf("%q is not a port between 0 and 65535", port), do)
+		s.fail(setting, fmt.Sprintf("%q is not a port between 0 and 65535", port), do)
 	}
 	return addr
 }
@@ -276,19 +297,24 @@ func (s *settings) rootToken(f Flags, c *Config) Secret {
 	return NewSecret(token)
 }
 
-func (s *settings) certificate(f Flags) *Redacted[tls.Certificate] {
-	cert, key := s.get(settingTLSCert, f.TLSCert, ""), s.get(settingTLSKey, f.TLSKey, "")
+// certificate reads a pair of files to serve a protocol over TLS with; nil for
+// without.
+func (s *settings) certificate(
+	protocol, settingCert string, flagCert *string, settingKey string, flagKey *string,
+) *Redacted[tls.Certificate] {
+	cert, key := s.get(settingCert, flagCert, ""), s.get(settingKey, flagKey, "")
+	do := "set both for " + protocol + ", or neither"
 	switch {
 	case cert == "" && key == "":
 		return nil
 	case cert == "":
-		s.fail(settingTLSCert, "it is not set, but "+settingTLSKey+" is", "set both for HTTPS, or neither for HTTP")
+		s.fail(settingCert, "it is not set, but "+settingKey+" is", do)
 		return nil
 	case key == "":
-		s.fail(settingTLSKey, "it is not set, but "+settingTLSCert+" is", "set both for HTTPS, or neither for HTTP")
+		s.fail(settingKey, "it is not set, but "+settingCert+" is", do)
 		return nil
 	}
-	for _, f := range [][2]string{{settingTLSCert, cert}, {settingTLSKey, key}} {
+	for _, f := range [][2]string{{settingCert, cert}, {settingKey, key}} {
 		if _, err := os.ReadFile(f[1]); err != nil {
 			s.fail(f[0], "cannot read "+reason(err), "name a PEM file that this user may read")
 			return nil
@@ -296,7 +322,7 @@ func (s *settings) certificate(f Flags) *Redacted[tls.Certificate] {
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		s.fail(settingTLSCert, "it does not go together with "+settingTLSKey+" ("+err.Error()+")",
+		s.fail(settingCert, "it does not go together with "+settingKey+" ("+err.Error()+")",
 			"name a certificate in PEM and the private key that it was made for")
 		return nil
 	}

@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := config.Config{
 		DataDir: "./data", Database: filepath.Join("data", "scrip.db"), HTTPAddr: "127.0.0.1:8080",
-		RootToken: got.RootToken, GuessLimit: 20, GuessWindow: 10 * time.Minute, LogLevel: slog.LevelInfo,
+		MQTTAddr: "127.0.0.1:1883", RootToken: got.RootToken, GuessLimit: 20, GuessWindow: 10 * time.Minute, LogLevel: slog.LevelInfo,
 	}
 	if !reflect.DeepEqual(got, want) || got.RootToken.Reveal() != "" {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -88,6 +88,7 @@ func TestPrecedence(t *testing.T) {
 			func(c config.Config) string { return "sqlite:" + c.Database },
 		},
 		{"SCRIP_HTTP_ADDR", "--http-addr", ":1", ":2", ":3", "127.0.0.1:8080", func(c config.Config) string { return c.HTTPAddr }},
+		{"SCRIP_MQTT_ADDR", "--mqtt-addr", ":1", ":2", ":3", "127.0.0.1:1883", func(c config.Config) string { return c.MQTTAddr }},
 		{
 			"SCRIP_SECRET", "--secret", strings.Repeat("a", 32), strings.Repeat("b", 32), strings.Repeat("c", 32), "",
 			func(c config.Config) string { return strings.Join(secrets(c), ",") },
@@ -248,12 +249,12 @@ func TestWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := config.Load(config.Flags{}, []string{
-		"PATH=/bin", "SCRIP_MQTT_ADDR=:1883", "SCRIP_OTHER=2", "SCRIP_ROOT_TOKEN=short", "SCRIP_CONFIG=" + file,
+		"PATH=/bin", "SCRIP_MQTT_ADDR=:1883", "SCRIP_MQTT_PORT=1883", "SCRIP_OTHER=2", "SCRIP_ROOT_TOKEN=short", "SCRIP_CONFIG=" + file,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"SCRIP_MQTT_ADDR", "SCRIP_MQTT_ADR", "SCRIP_OTHER", "SCRIP_CONFIG", "SCRIP_ROOT_TOKEN", "chmod 600"} {
+	for _, want := range []string{"SCRIP_MQTT_PORT", "SCRIP_MQTT_ADR", "SCRIP_OTHER", "SCRIP_CONFIG", "SCRIP_ROOT_TOKEN", "chmod 600"} {
 		n := 0
 		for _, w := range c.Warnings {
 			if strings.Contains(w, want+" ") || strings.HasPrefix(w, want) {

@@ -16,11 +16,11 @@ func Levels() (all []int64) {
 	return all
 }
 
-// QueueLength bounds how many redeems wait.
+// QueueLength bounds how many jobs wait.
 const QueueLength = queueLength
 
-// Queued is how many redeems wait for the writer.
-func (d *DB) Queued() int { return len(d.redeems) }
+// Queued is how many jobs wait for the writer.
+func (d *DB) Queued() int { return len(d.jobs) }
 
 // Idling reports whether nobody has the writer's turn.
 func (d *DB) Idling() bool { return len(d.writeTurn) == 1 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
 
@@ -97,12 +99,37 @@ func (t *tx) putKey(ctx context.Context, row keyring.Row) error {
 	return err
 }
 
-// A rotation keeps its place in two settings, which are there only while it is
-// under way: the ids below which codes and answers are still to be sealed anew.
-const (
-	rotateCodes   = "rotate_codes"
-	rotateAnswers = "rotate_answers"
-)
+// resealed is a table with rows to be sealed anew. A rotation keeps its place in
+// each in a setting, which is there only while it is under way: the id below
+// which rows are still to be sealed anew.
+type resealed struct {
+	place, table string
+	// next selects id, what its seal is bound to, and sealed bytes of the next rows.
+	next   string
+	reseal func(ctx context.Context, t *tx, ring *keyring.Ring, r sealed) error
+}
+
+// allResealed is all such tables.
+func allResealed() []resealed {
+	return []resealed{
+		{
+			"rotate_codes", "redemptions",
+			`SELECT id, key_index, sealed FROM redemptions WHERE id < ? ORDER BY id DESC LIMIT ?`, resealCode,
+		},
+		{
+			"rotate_pickups", "pickup_codes",
+			`SELECT id, code_index, sealed FROM pickup_codes WHERE id < ? ORDER BY id DESC LIMIT ?`, resealPickup,
+		},
+		{
+			"rotate_merchants", "merchants",
+			`SELECT id, x'', app_key FROM merchants WHERE id < ? ORDER BY id DESC LIMIT ?`, resealMerchant,
+		},
+		{
+			"rotate_answers", "answers",
+			`SELECT id, scope, answer FROM answers WHERE id < ? ORDER BY id DESC LIMIT ?`, resealAnswer,
+		},
+	}
+}
 
 // Rotate gives the database a new generation of data keys, seals and indexes
 // everything under it in small steps beside whoever is serving, drops the old
@@ -174,7 +201,7 @@ func (d *DB) beginRotation(ctx context.Context) error {
 	}
 	return d.write(ctx, func(ctx context.Context, t *tx) error {
 		var underway bool
-		if err := t.row(ctx, `SELECT EXISTS (SELECT 1 FROM settings WHERE name = ?)`, rotateCodes).
+		if err := t.row(ctx, `SELECT EXISTS (SELECT 1 FROM settings WHERE name = ?)`, allResealed()[0].place).
 			Scan(&underway); err != nil || underway {
 			return err
 		}
@@ -186,9 +213,11 @@ func (d *DB) beginRotation(ctx context.Context) error {
 		}
 		// Whatever is written from here on is under the new generation: the epoch
 		// tells everybody. So only the rows that are there now are to be passed.
-		if _, err := t.change(ctx, `INSERT INTO settings (name, value) SELECT ?, coalesce(max(id), 0) + 1 FROM redemptions
-			UNION ALL SELECT ?, coalesce(max(id), 0) + 1 FROM answers`, rotateCodes, rotateAnswers); err != nil {
-			return err
+		for _, table := range allResealed() {
+			if _, err := t.change(ctx, `INSERT INTO settings (name, value)
+				SELECT ?, coalesce(max(id), 0) + 1 FROM `+table.table, table.place); err != nil {
+				return err
+			}
 		}
 		return t.newEpoch(ctx, d, `{"step":"begin"}`)
 	})
@@ -208,17 +237,12 @@ func (d *DB) rotateStep(ctx context.Context, ring *keyring.Ring) (left int64, er
 		if t.epoch != ring.Epoch() {
 			return nil // another process has ended this rotation, and may have begun the next
 		}
-		if left, err = t.resealCodes(ctx, ring); err != nil || left > 0 {
-			return err
+		for _, table := range allResealed() {
+			if left, err = t.resealNext(ctx, ring, table); err != nil || left > 0 {
+				return err
+			}
 		}
-		if left, err = t.resealAnswers(ctx, ring); err != nil || left > 0 {
-			return err
-		}
-		res, err := t.change(ctx, `DELETE FROM settings WHERE name IN (?, ?)`, rotateCodes, rotateAnswers)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
+		if n, err := t.moved(ctx, `DELETE FROM settings WHERE name GLOB 'rotate_*'`); err != nil || n == 0 {
 			return err // another process, which resumed the same rotation, has ended it
 		}
 		if _, err := t.change(ctx, `DELETE FROM data_keys WHERE generation BETWEEN 1 AND ?`, ring.Newest()-1); err != nil {
@@ -235,31 +259,30 @@ type sealed struct {
 	context, bytes []byte
 }
 
-// nextSealed reads the next rows below a rotation's place, and where the place
-// is behind them: 1 when there are no more, and 0 when there is no rotation.
-func (t *tx) nextSealed(ctx context.Context, place, text string) (rows []sealed, below int64, err error) {
-	err = t.row(ctx, `SELECT value FROM settings WHERE name = ?`, place).Scan(&below)
+// nextSealed reads the next rows below a rotation's place; none if it has passed
+// all, or there is no rotation.
+func (t *tx) nextSealed(ctx context.Context, table resealed) (rows []sealed, err error) {
+	var below int64
+	err = t.row(ctx, `SELECT value FROM settings WHERE name = ?`, table.place).Scan(&below)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, 0, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	err = t.each(ctx, func(row scanner) error {
 		var r sealed
 		err := row.Scan(&r.id, &r.context, &r.bytes)
 		rows = append(rows, r)
 		return err
-	}, text, below, rotateStep)
-	if below = 1; len(rows) > 0 {
-		below = rows[len(rows)-1].id
-	}
-	return rows, below, err
+	}, table.next, below, rotateStep)
+	return rows, err
 }
 
-func (t *tx) resealCodes(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
-	rows, below, err := t.nextSealed(ctx, rotateCodes,
-		`SELECT id, key_index, sealed FROM redemptions WHERE id < ? ORDER BY id DESC LIMIT ?`)
+// resealNext seals the next rows of a table anew, and returns about how many are
+// left.
+func (t *tx) resealNext(ctx context.Context, ring *keyring.Ring, table resealed) (left int64, err error) {
+	rows, err := t.nextSealed(ctx, table)
 	if err != nil || rows == nil {
 		return 0, err
 	}
@@ -267,38 +290,45 @@ func (t *tx) resealCodes(ctx context.Context, ring *keyring.Ring) (left int64, e
 		if keyring.SealedUnder(r.bytes) == ring.Newest() {
 			continue
 		}
-		index, bytes, err := redemption.Reseal(ring, r.context, r.bytes)
-		if err != nil {
-			return 0, fmt.Errorf("code %d: %w", r.id, err)
-		}
-		if _, err := t.change(ctx, `UPDATE redemptions SET key_index = ?, sealed = ? WHERE id = ?`,
-			index, bytes, r.id); err != nil {
-			return 0, err
+		if err := table.reseal(ctx, t, ring, r); err != nil {
+			return 0, fmt.Errorf("row %d of %s: %w", r.id, table.table, err)
 		}
 	}
-	return below, t.movePlace(ctx, rotateCodes, below)
+	below := rows[len(rows)-1].id
+	return below, t.movePlace(ctx, table.place, below)
 }
 
-func (t *tx) resealAnswers(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
-	rows, below, err := t.nextSealed(ctx, rotateAnswers,
-		`SELECT id, scope, answer FROM answers WHERE id < ? ORDER BY id DESC LIMIT ?`)
-	if err != nil || rows == nil {
-		return 0, err
+func resealCode(ctx context.Context, t *tx, ring *keyring.Ring, r sealed) error {
+	index, bytes, err := redemption.Reseal(ring, r.context, r.bytes)
+	if err == nil {
+		_, err = t.change(ctx, `UPDATE redemptions SET key_index = ?, sealed = ? WHERE id = ?`, index, bytes, r.id)
 	}
-	for _, r := range rows {
-		if keyring.SealedUnder(r.bytes) == ring.Newest() {
-			continue
-		}
-		context := account.AnswerContext(account.Hash(r.context))
-		plain, err := ring.Open(context, r.bytes)
-		if err != nil {
-			return 0, fmt.Errorf("answer %d: %w", r.id, err)
-		}
-		if _, err := t.change(ctx, `UPDATE answers SET answer = ? WHERE id = ?`, ring.Seal(context, plain), r.id); err != nil {
-			return 0, err
-		}
+	return err
+}
+
+func resealPickup(ctx context.Context, t *tx, ring *keyring.Ring, r sealed) error {
+	index, bytes, err := pickup.Reseal(ring, r.context, r.bytes)
+	if err == nil {
+		_, err = t.change(ctx, `UPDATE pickup_codes SET code_index = ?, sealed = ? WHERE id = ?`, index, bytes, r.id)
 	}
-	return below, t.movePlace(ctx, rotateAnswers, below)
+	return err
+}
+
+func resealMerchant(ctx context.Context, t *tx, ring *keyring.Ring, r sealed) error {
+	bytes, err := fleet.Reseal(ring, r.id, r.bytes)
+	if err == nil {
+		_, err = t.change(ctx, `UPDATE merchants SET app_key = ? WHERE id = ?`, bytes, r.id)
+	}
+	return err
+}
+
+func resealAnswer(ctx context.Context, t *tx, ring *keyring.Ring, r sealed) error {
+	context := account.AnswerContext(account.Hash(r.context))
+	plain, err := ring.Open(context, r.bytes)
+	if err == nil {
+		_, err = t.change(ctx, `UPDATE answers SET answer = ? WHERE id = ?`, ring.Seal(context, plain), r.id)
+	}
+	return err
 }
 
 func (t *tx) movePlace(ctx context.Context, place string, below int64) error {

@@ -29,9 +29,9 @@ func (t *tx) append(ctx context.Context, e account.Entry, by account.Actor, at t
 	t.chain.Append(&t.head, &e)
 	t.appended = true
 	if _, err := t.change(ctx, `INSERT INTO ledger
-		(seq, at, kind, actor_id, address, account_id, first_id, last_id, count, amount, detail, mac)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, e.Seq, e.At.UnixMilli(), string(e.Kind), e.ActorID, e.Address,
-		e.AccountID, e.FirstID, e.LastID, e.Count, e.Amount, e.Detail, e.MAC); err != nil {
+		(seq, at, kind, actor_id, address, account_id, machine_id, first_id, last_id, count, amount, detail, mac)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, e.Seq, e.At.UnixMilli(), string(e.Kind), e.ActorID, e.Address,
+		e.AccountID, e.MachineID, e.FirstID, e.LastID, e.Count, e.Amount, e.Detail, e.MAC); err != nil {
 		return fmt.Errorf("writing to the ledger: %w", err)
 	}
 	return nil
@@ -49,14 +49,14 @@ func (t *tx) writeHead(ctx context.Context) error {
 	return nil
 }
 
-const selectEntry = `SELECT seq, at, kind, actor_id, address, account_id, first_id, last_id, count, amount, detail, mac
-	FROM ledger `
+const selectEntry = `SELECT seq, at, kind, actor_id, address, account_id, machine_id, first_id, last_id, count, amount,
+	detail, mac FROM ledger `
 
 func scanEntry(row scanner) (account.Entry, error) {
 	e := account.Entry{Lane: lane}
 	var at int64
-	err := row.Scan(&e.Seq, &at, (*string)(&e.Kind), &e.ActorID, &e.Address, &e.AccountID, &e.FirstID, &e.LastID,
-		&e.Count, &e.Amount, &e.Detail, &e.MAC)
+	err := row.Scan(&e.Seq, &at, (*string)(&e.Kind), &e.ActorID, &e.Address, &e.AccountID, &e.MachineID, &e.FirstID,
+		&e.LastID, &e.Count, &e.Amount, &e.Detail, &e.MAC)
 	e.At = time.UnixMilli(at)
 	return e, err
 }
@@ -75,8 +75,8 @@ func (d *DB) Ledger(ctx context.Context, f account.LedgerFilter) (entries []acco
 }
 
 // ledgerQuery writes the query as a union of arms, each of which walks one
-// index from its end and stops at the limit. Times beside a user or a code only
-// choose among that one's entries.
+// index from its end and stops at the limit. Times beside a user, a code or a machine
+// only choose among that one's entries.
 func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	type arm struct {
 		where string
@@ -94,19 +94,26 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	}
 	order := `seq DESC`
 	if f.CodeID != 0 {
-		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0`, []any{f.CodeID}},
+		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id = 0`, []any{f.CodeID}},
 			arm{
-				`first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
+				`machine_id = 0 AND first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
 				[]any{f.CodeID - widestRange, f.CodeID, f.CodeID},
 			})
 	}
+	if f.PickupID != 0 {
+		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id > 0`, []any{f.PickupID}})
+	}
+	if f.MachineID != 0 {
+		and(arm{`machine_id = ? AND machine_id > 0`, []any{f.MachineID}})
+	}
+	about := f.CodeID != 0 || f.PickupID != 0 || f.MachineID != 0
 	switch {
 	case f.UserID > 0:
 		and(arm{`actor_id = ?`, []any{f.UserID}},
 			arm{`account_id = ? AND account_id > 0 AND account_id <> actor_id`, []any{f.UserID}})
 	case f.UserID < 0:
 		and(arm{`actor_id = 0`, nil})
-	case f.CodeID == 0 && (!f.From.IsZero() || !f.To.IsZero()):
+	case !about && (!f.From.IsZero() || !f.To.IsZero()):
 		order = `at DESC, seq DESC` // which is not quite that of seq: clocks are set back, and redeems wait
 	}
 	if !f.From.IsZero() {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
@@ -147,6 +148,7 @@ type tx struct {
 	epoch    int64
 	head     account.Head
 	counts   counts
+	balances map[int64]balance
 	appended bool // to the ledger
 	wrote    bool // anything at all: else there is nothing to commit
 }
@@ -199,7 +201,7 @@ func (d *DB) transact(ctx context.Context, do func(context.Context, *tx) error) 
 func decided(err error) bool {
 	_, refused := errors.AsType[*refusal.Error](err)
 	_, replayed := errors.AsType[*account.Replay](err)
-	return refused || replayed || errors.Is(err, keyring.ErrStale)
+	return refused || replayed || errors.Is(err, keyring.ErrStale) || errors.Is(err, pickup.ErrTaken)
 }
 
 // begin reads what every write transaction needs. Nothing that the database
@@ -214,8 +216,11 @@ func (t *tx) begin(ctx context.Context) error {
 	return nil
 }
 
-// finish writes the counts and the ledger's head.
+// finish writes the balances, the counts and the ledger's head.
 func (t *tx) finish(ctx context.Context) error {
+	if err := t.writeBalances(ctx); err != nil {
+		return err
+	}
 	if err := t.writeCounts(ctx); err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Package sqlite is the embedded engine: SQL, migrations and group commit on
 // one SQLite file. It decides nothing: the rules are the domain's, which it
-// calls inside its transactions. Imports: account, keyring, redemption,
-// refusal, the driver, goose and the standard library.
+// calls inside its transactions. Imports: account, delivery, fleet, keyring,
+// pickup, redemption, refusal, the driver, goose and the standard library.
 package sqlite
 
 import (
@@ -22,7 +22,10 @@ import (
 	_ "modernc.org/sqlite" // the driver, pure Go: docs/decisions/sqlite-driver.md
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
 
@@ -34,7 +37,7 @@ const (
 	// Page caches in KiB: the writer's holds the upper levels of every index.
 	writerCache = 16 << 10
 	readerCache = 2 << 10
-	// queueLength bounds the redeems that wait for the writer.
+	// queueLength bounds the jobs that wait for the writer.
 	queueLength = 4096
 )
 
@@ -46,13 +49,13 @@ type Options struct {
 	Path    string
 	Secrets []string // newest first; at least one
 	Now     func() time.Time
-	// OnCommit, if not nil, is told of each group of redeems that was tried:
-	// how many shared the commit and how long it took.
+	// OnCommit, if not nil, is told of each group with redeems that was tried: how
+	// many of them shared the commit and how long it took.
 	OnCommit func(redeems int, took time.Duration)
 }
 
-// DB is an open database. It is an account.Store and a redemption.Store, and
-// safe for concurrent use, also beside other processes that have it open.
+// DB is an open database. It is the Store of every domain package, and safe for
+// concurrent use, also beside other processes that have it open.
 type DB struct {
 	path     string
 	keys     *keyring.Keys
@@ -71,7 +74,7 @@ type DB struct {
 	writer    *session
 	chain     *account.Chain
 
-	redeems   chan *redeemJob
+	jobs      chan *job
 	closing   chan struct{} // closed by Close
 	closed    chan struct{} // closed when nothing is written any more
 	closeOnce sync.Once
@@ -80,6 +83,9 @@ type DB struct {
 var (
 	_ account.Store    = (*DB)(nil)
 	_ redemption.Store = (*DB)(nil)
+	_ fleet.Store      = (*DB)(nil)
+	_ pickup.Store     = (*DB)(nil)
+	_ delivery.Store   = (*DB)(nil)
 )
 
 // Open opens the database at o.Path, or makes it, brings its schema up to date
@@ -91,7 +97,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		readPool:  make(chan *session, readers),
 		snapshots: make(chan struct{}, readers-1),
 		writeTurn: make(chan struct{}, 1),
-		redeems:   make(chan *redeemJob, queueLength),
+		jobs:      make(chan *job, queueLength),
 		closing:   make(chan struct{}),
 		closed:    make(chan struct{}),
 	}

@@ -90,7 +90,7 @@ func TestTampering(t *testing.T) {
 		}},
 		{name: "entry repeated at the end", says: "was altered or moved", sql: []string{
 			fmt.Sprintf(`INSERT INTO ledger SELECT %d, at, kind, actor_id, address, account_id, first_id, last_id, count,
-				amount, detail, mac FROM ledger WHERE seq = 4`, last+1),
+				amount, detail, mac, machine_id FROM ledger WHERE seq = 4`, last+1),
 		}},
 		{name: "tail cut", says: "cut off", sql: []string{`DELETE FROM ledger WHERE seq > 19`}},
 		{name: "last entry cut", says: "cut off", sql: []string{fmt.Sprintf(`DELETE FROM ledger WHERE seq = %d`, last)}},
@@ -135,7 +135,7 @@ func TestTampering(t *testing.T) {
 	for column, change := range map[string]string{
 		"seq": "seq + 1000", "at": "at + 1", "kind": "kind || ' '", "actor_id": "actor_id + 1",
 		"address": "substr(address, 2)", "account_id": "account_id + 1", "first_id": "first_id + 1",
-		"last_id": "last_id - 1", "count": "count + 1", "amount": "amount + 1", "detail": "detail || ' '",
+		"last_id": "last_id - 1", "machine_id": "machine_id + 1", "count": "count + 1", "amount": "amount + 1", "detail": "detail || ' '",
 		"mac": "CAST(substr(mac, 1, 31) || iif(substr(mac, 32) = x'01', x'02', x'01') AS BLOB)",
 	} {
 		for _, seq := range []int{1, 4, 11, last} {

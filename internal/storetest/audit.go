@@ -34,6 +34,7 @@ func (w *world) audit() {
 			w.Errorf("code %d is gone, and the ledger does not say so", id)
 		}
 	}
+	w.auditPickups()
 	for _, f := range allFilters() {
 		var want int64
 		for _, v := range codes {
@@ -100,7 +101,7 @@ func follow(codes map[int64]*redemption.Code, e account.Entry) error {
 	if e.Kind == account.KindPurge {
 		return followPurge(codes, e)
 	}
-	if e.FirstID == 0 {
+	if e.FirstID == 0 || e.MachineID > 0 {
 		return nil
 	}
 	c := codes[e.FirstID]
@@ -133,7 +134,10 @@ func follow(codes map[int64]*redemption.Code, e account.Entry) error {
 	case account.KindChange:
 		return followChange(c, e)
 	case account.KindIssue, account.KindPurge, account.KindQuota, account.KindUserCreate, account.KindUserToken,
-		account.KindUserEnable, account.KindUserDisable, account.KindRotate:
+		account.KindUserEnable, account.KindUserDisable, account.KindRotate, account.KindMerchantCreate,
+		account.KindMerchantChange, account.KindMachineCreate, account.KindMachineChange, account.KindMachinePassword,
+		account.KindMachineDelete, account.KindProductCreate, account.KindProductChange, account.KindProductDelete,
+		account.KindPickupCreate, account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse:
 		return fmt.Errorf("it names a code")
 	}
 	if c.Status != want || !ok {

@@ -59,7 +59,9 @@ func (w *world) busy() (users []account.Actor, codes []redemption.View) {
 
 // chosen is the filter, told the simple way.
 func chosen(e account.Entry, f account.LedgerFilter) bool {
-	code := f.CodeID == 0 || e.FirstID != 0 && e.FirstID <= f.CodeID && f.CodeID <= e.LastID
+	code := f.CodeID == 0 || e.MachineID == 0 && e.FirstID != 0 && e.FirstID <= f.CodeID && f.CodeID <= e.LastID
+	code = code && (f.PickupID == 0 || e.MachineID != 0 && e.FirstID == f.PickupID)
+	code = code && (f.MachineID == 0 || e.MachineID == f.MachineID)
 	user := f.UserID == 0 || f.UserID == -1 && e.ActorID == 0 ||
 		f.UserID > 0 && (e.ActorID == f.UserID || e.AccountID == f.UserID)
 	return code && user && (f.From.IsZero() || !e.At.Before(f.From)) && (f.To.IsZero() || e.At.Before(f.To))
@@ -140,7 +142,7 @@ func (w *world) compareLedger(all []account.Entry, f account.LedgerFilter) int {
 
 // newer reports whether a is listed before b: by time, where only times choose.
 func newer(a, b account.Entry, f account.LedgerFilter) bool {
-	byTime := f.CodeID == 0 && f.UserID == 0 && (!f.From.IsZero() || !f.To.IsZero())
+	byTime := f.CodeID == 0 && f.PickupID == 0 && f.MachineID == 0 && f.UserID == 0 && (!f.From.IsZero() || !f.To.IsZero())
 	if c := a.At.Compare(b.At); byTime && c != 0 {
 		return c > 0
 	}

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
@@ -50,6 +52,8 @@ func (w *world) effects(prefix string) []effect {
 	w.Helper()
 	user := w.user(prefix+"-user", 0)
 	code := w.issueOne(5)
+	machine := w.machine("00000001")
+	w.product(machine, 7)
 	return []effect{
 		{"issue", func(o *account.Once) (string, error) {
 			keys, err := w.codes.Issue(w.ctx, w.root, redemption.IssueRequest{Name: prefix, Count: 3, Quota: 1, Once: o})
@@ -64,6 +68,29 @@ func (w *world) effects(prefix string) []effect {
 				Username: prefix + "-new", Quota: 3, Once: o,
 			})
 			return fmt.Sprint(u), err
+		}},
+		{"merchant", func(o *account.Once) (string, error) {
+			m, err := w.fleet.CreateMerchant(w.ctx, w.root, fleet.Merchant{Name: prefix}, o)
+			return fmt.Sprint(m), err
+		}},
+		{"machine", func(o *account.Once) (string, error) {
+			m, err := w.fleet.CreateMachine(w.ctx, w.root, fleet.Machine{
+				MerchantID: machine.MerchantID, No: "00000002", Name: prefix, Zone: "UTC", PurchaseLimit: 1,
+			}, "password", o)
+			return fmt.Sprint(m), err
+		}},
+		{"password", func(o *account.Once) (string, error) {
+			return "<nil>", w.fleet.RenewPassword(w.ctx, w.root, machine.No, "password", o)
+		}},
+		{"product", func(o *account.Once) (string, error) {
+			p, err := w.fleet.CreateProduct(w.ctx, w.root, machine.No, fleet.Product{Name: prefix, Slot: "1"}, o)
+			return fmt.Sprint(p), err
+		}},
+		{"pickup", func(o *account.Once) (string, error) {
+			c, err := w.pickups.Create(w.ctx, w.root, pickup.Request{
+				MachineNo: machine.No, ProductID: 7, Quantity: 2, Once: o,
+			})
+			return fmt.Sprint(c), err
 		}},
 	}
 }

@@ -1,8 +1,8 @@
 // Package storetest is the conformance suite of the engines: what every one of
 // them must do, whatever it is built on, and a model check that compares one
 // with a plain map. An engine's own tests hold only what is its own. Imports:
-// account, guess, keyring, redemption, refusal, testing and the standard
-// library.
+// account, delivery, fleet, guess, keyring, pickup, redemption, refusal, testing
+// and the standard library.
 package storetest
 
 import (
@@ -14,8 +14,11 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
@@ -24,6 +27,9 @@ import (
 type Engine interface {
 	account.Store
 	redemption.Store
+	fleet.Store
+	pickup.Store
+	delivery.Store
 	// Keys are the database's data keys.
 	Keys() *keyring.Keys
 	// Rotate gives the database new data keys and seals everything under them, or
@@ -60,6 +66,10 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"List", listTests()},
 		{"Sweep", sweepTests()},
 		{"Purge", purgeTests()},
+		{"Fleet", fleetTests()},
+		{"Pickup", pickupTests()},
+		{"Delivery", deliveryTests()},
+		{"Outbox", outboxTests()},
 		{"Once", onceTests()},
 		{"Account", accountTests()},
 		{"Ledger", ledgerTests()},
@@ -107,6 +117,8 @@ type world struct {
 	engine   Engine
 	accounts *account.Service
 	codes    *redemption.Service
+	fleet    *fleet.Service
+	pickups  *pickup.Service
 	root     account.Actor
 }
 
@@ -142,6 +154,8 @@ func (w *world) use(e Engine) {
 	w.engine = e
 	w.accounts = account.NewService(e, nil, w.clock.Now)
 	w.codes = redemption.NewService(e, e.Keys(), nil, w.clock.Now)
+	w.fleet = fleet.NewService(e, e.Keys(), guess.New(20, 10*time.Minute, w.clock.Now), w.clock.Now, nil)
+	w.pickups = pickup.NewService(e, e.Keys(), w.clock.Now, nil)
 }
 
 // on is a world of the same database, over another handle.

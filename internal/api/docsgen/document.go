@@ -212,15 +212,18 @@ func (d document) response(r member) response {
 	for _, c := range members(child(n, "content")) {
 		out.Examples = append(out.Examples, examples(c.value)...)
 		s := child(c.value, "schema")
-		if c.name != "application/json" {
+		if c.name != "application/json" && c.name != "application/problem+json" {
 			out.Types = append(out.Types, kind{Before: c.name})
 			continue
 		}
-		if text(s, "$ref") == "#/components/schemas/Refusal" {
+		answers := items(child(d.deref(s), "oneOf"))
+		if answers == nil { // no envelope
 			out.Types = append(out.Types, d.typeOf(s))
-			continue
+			if text(s, "$ref") == "" {
+				out.Data = d.rows(s)
+			}
 		}
-		for _, one := range items(child(d.deref(s), "oneOf")) {
+		for _, one := range answers {
 			if data := child(one, "properties", "data"); data != nil {
 				k := d.typeOf(data)
 				k.Before = "data: " + k.Before

@@ -1,0 +1,93 @@
+package app_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// TestCommandsEndConnections: what the command line does to a machine reaches
+// its connection through the server that runs beside.
+func TestCommandsEndConnections(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := settings(dir)
+	s := start(t, dir)
+	address := regexp.MustCompile(`msg=ready .*mqtt=(\S+)`).FindStringSubmatch(s.stderr.String())
+	if address == nil {
+		t.Fatalf("no address for MQTT in\n%s", s.stderr)
+	}
+	connect := func(password string) (lost chan struct{}, err error) {
+		lost = make(chan struct{})
+		c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(address[1]).SetClientID("any").
+			SetUsername("16327138").SetPassword(password).SetAutoReconnect(false).SetConnectTimeout(patience).
+			SetConnectionLostHandler(func(mqtt.Client, error) { close(lost) }))
+		t.Cleanup(func() { c.Disconnect(0) })
+		token := c.Connect()
+		token.Wait()
+		return lost, token.Error()
+	}
+	ends := func(lost <-chan struct{}, after string) {
+		t.Helper()
+		select {
+		case <-lost:
+		case <-time.After(patience):
+			t.Fatalf("still connected after %s\n%s", after, s.stderr)
+		}
+	}
+
+	scrip(t, env, "merchant", "create", "Acme")
+	first := member(t, scrip(t, env, "machine", "create", "16327138",
+		"--merchant", "1", "--name", "Lobby", "--timezone", "UTC", "--json"), "mqtt_password")
+	lost, err := connect(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := member(t, scrip(t, env, "machine", "password", "16327138", "--json"), "mqtt_password")
+	ends(lost, "a new password")
+	if _, err := connect(first); err == nil {
+		t.Error("the old password works")
+	}
+	if lost, err = connect(second); err != nil {
+		t.Fatal(err)
+	}
+	scrip(t, env, "machine", "delete", "16327138")
+	ends(lost, "the machine was deleted")
+	if _, err := connect(second); err == nil {
+		t.Error("the password of a deleted machine works")
+	}
+}
+
+// TestListsHoldEverything: a list that is longer than what is asked for at once
+// is whole and in order.
+func TestListsHoldEverything(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken)
+	s := start(t, dir, env...)
+	const rows = 1001
+	var want strings.Builder
+	for i := range rows {
+		s.postV1(t, http.StatusCreated, "/merchants", fmt.Sprintf(`{"name":"merchant %d"}`, i+1), "")
+		_, _ = fmt.Fprintln(&want, rows-i)
+	}
+	var got strings.Builder
+	for line := range strings.Lines(scrip(t, env, "merchant", "list", "--json")) {
+		var m struct {
+			ID int64 `json:"id"`
+		}
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		_, _ = fmt.Fprintln(&got, m.ID)
+	}
+	if got.String() != want.String() {
+		t.Errorf("got the ids\n%swant %d down to 1", got.String(), rows)
+	}
+}

@@ -1,0 +1,115 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scrip-codes/scrip/internal/broker"
+	"github.com/scrip-codes/scrip/internal/config"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/pickup"
+)
+
+// machines is the part of the server that is for vending machines: the use
+// cases, the outbox and the broker.
+type machines struct {
+	fleet   *fleet.Service
+	pickups *pickup.Service
+	outbox  *delivery.Outbox
+	watch   *fleet.Watch
+	store   *store
+	log     *slog.Logger
+	broker  *broker.Embedded
+
+	stopJobs context.CancelFunc
+	jobs     sync.WaitGroup
+}
+
+func newMachines(s *store, log *slog.Logger, logins *guess.Limiter) *machines {
+	m := &machines{store: s, log: log, outbox: delivery.New(s, log), watch: fleet.NewWatch(s, now, log)}
+	m.fleet = fleet.NewService(s, s.Keys(), logins, now, m.outbox.Changed)
+	m.pickups = pickup.NewService(s, s.Keys(), now, m.outbox.Changed)
+	return m
+}
+
+// start serves MQTT on a listener and sends what waits. Whatever ends the outbox
+// before stop does is told to failed.
+func (m *machines) start(ctx context.Context, l net.Listener, registry *prometheus.Registry, failed chan<- error) (err error) {
+	if err := m.store.Begin(ctx); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	registerBacklog(registry, m.store)
+	m.broker, err = broker.Start(broker.Config{
+		Listener: l, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Outbox: m.outbox,
+		Log: m.log, Now: now, Registry: registry,
+	})
+	if err != nil {
+		return fmt.Errorf("starting the MQTT broker: %w", err)
+	}
+	ctx, m.stopJobs = context.WithCancel(context.WithoutCancel(ctx))
+	m.jobs.Go(func() { m.watch.Run(ctx) })
+	m.jobs.Go(func() {
+		if err := m.outbox.Run(ctx, m.broker); err != nil {
+			failed <- fmt.Errorf("sending to machines: %w", err)
+		}
+	})
+	return nil
+}
+
+// stop ends all connections, writes down what has arrived, and that no machine
+// is online any more.
+func (m *machines) stop(ctx context.Context) error {
+	err := m.broker.Close()
+	m.stopJobs()
+	m.jobs.Wait()
+	return errors.Join(err, m.store.Begin(ctx))
+}
+
+// backlogFor bounds a look at how much waits.
+const backlogFor = 2 * time.Second
+
+// registerBacklog shows how much waits in the outbox whenever somebody looks.
+func registerBacklog(registry *prometheus.Registry, s delivery.Store) {
+	look := func() delivery.Backlog {
+		ctx, cancel := context.WithTimeout(context.Background(), backlogFor)
+		defer cancel()
+		b, err := s.Backlog(ctx)
+		if err != nil {
+			return delivery.Backlog{}
+		}
+		return b
+	}
+	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "scrip_outbox_entries", Help: fmt.Sprintf("Entries of the outbox that wait, up to %d.", delivery.BacklogMax),
+		}, func() float64 { return float64(look().Entries) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "scrip_outbox_oldest_seconds", Help: "Age of the oldest entry of the outbox that waits; 0 if none does.",
+		}, func() float64 {
+			b := look()
+			if b.Oldest.IsZero() {
+				return 0
+			}
+			return now().Sub(b.Oldest).Seconds()
+		}),
+	)
+}
+
+// listenMQTT opens the address to serve MQTT on.
+func listenMQTT(ctx context.Context, c *config.Config) (net.Listener, error) {
+	l, err := listen(ctx, "SCRIP_MQTT_ADDR", c.MQTTAddr)
+	if err != nil || c.MQTTCertificate == nil {
+		return l, err
+	}
+	return tls.NewListener(l, tlsConfig(c.MQTTCertificate)), nil
+}

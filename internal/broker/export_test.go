@@ -1,0 +1,9 @@
+package broker
+
+// Uplink gives b a message as if the machine that is connected had sent it.
+func (b *Embedded) Uplink(machine int64, payload []byte) error {
+	b.mu.Lock()
+	c := b.machines[machine]
+	b.mu.Unlock()
+	return b.uplink(c, payload)
+}

@@ -1,0 +1,90 @@
+package broker
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scrip-codes/scrip/internal/wire"
+)
+
+// metrics counts what passes. The values of every label come from lists of
+// ours, never from a machine.
+type metrics struct {
+	refusedFull, refusedOverflow, refusedProtocol    prometheus.Counter
+	loginsPassword, loginsGuesses, loginsUnavailable prometheus.Counter
+	refusedPublishes, refusedSubscriptions           prometheus.Counter
+	sent, acknowledged                               prometheus.Counter
+
+	uplinks map[string]prometheus.Counter // by method
+	others  prometheus.Counter
+	dropped map[string]prometheus.Counter // by reason
+}
+
+func newMetrics(registry *prometheus.Registry, b *Embedded) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		registry.MustRegister(c)
+		return c
+	}
+	vector := func(name, help, label string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+		registry.MustRegister(v)
+		return v
+	}
+	refused := vector("scrip_mqtt_connections_refused_total",
+		"MQTT connections refused: too many machines, far too many connections, or no proper CONNECT in time.", "reason")
+	logins := vector("scrip_mqtt_logins_failed_total", "Logins of machines that failed, by reason.", "reason")
+	uplinks := vector("scrip_mqtt_uplinks_total", "Messages from machines that were acted upon or ignored, by method.", "method")
+	dropped := vector("scrip_mqtt_uplinks_dropped_total", "Messages from machines that had no effect, by reason.", "reason")
+	m := &metrics{
+		refusedFull:       refused.WithLabelValues("full"),
+		refusedOverflow:   refused.WithLabelValues("overflow"),
+		refusedProtocol:   refused.WithLabelValues("protocol"),
+		loginsPassword:    logins.WithLabelValues("password"),
+		loginsGuesses:     logins.WithLabelValues("guesses"),
+		loginsUnavailable: logins.WithLabelValues("unavailable"),
+		refusedPublishes: counter("scrip_mqtt_publishes_refused_total",
+			"Messages and last wills of machines for a topic that is not theirs to write to."),
+		refusedSubscriptions: counter("scrip_mqtt_subscriptions_refused_total",
+			"Topic filters that machines may not subscribe to."),
+		sent:         counter("scrip_mqtt_messages_sent_total", "Messages written to machines' connections."),
+		acknowledged: counter("scrip_mqtt_messages_acknowledged_total", "Messages that machines have acknowledged."),
+		uplinks:      map[string]prometheus.Counter{},
+		others:       uplinks.WithLabelValues("other"),
+		dropped:      map[string]prometheus.Counter{},
+	}
+	for _, method := range []string{wire.MethodPut, wire.MethodHeartbeat, wire.MethodOffline} {
+		m.uplinks[method] = uplinks.WithLabelValues(method)
+	}
+	for _, reason := range []string{oversized, malformed, foreign, forged, unknown, unavailable} {
+		m.dropped[reason] = dropped.WithLabelValues(reason)
+	}
+	info := b.server.Info
+	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "scrip_mqtt_connections", Help: "Machines that are connected.",
+		}, func() float64 { return float64(b.connected()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "scrip_mqtt_received_bytes_total", Help: "Bytes of MQTT packets received.",
+		}, func() float64 { return float64(atomic.LoadInt64(&info.BytesReceived)) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "scrip_mqtt_sent_bytes_total", Help: "Bytes of MQTT packets sent.",
+		}, func() float64 { return float64(atomic.LoadInt64(&info.BytesSent)) }),
+	)
+	return m
+}
+
+func (b *Embedded) connected() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.machines)
+}
+
+// uplink is the counter of a method.
+func (m *metrics) uplink(method string) prometheus.Counter {
+	if c, ok := m.uplinks[method]; ok {
+		return c
+	}
+	return m.others
+}

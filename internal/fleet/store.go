@@ -1,0 +1,134 @@
+package fleet
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+)
+
+// Store is what the use cases need of a database. Each method is one
+// transaction; all are safe for concurrent use, and every success is durable.
+// What writes for an actor writes the ledger too. Methods that are given a Once
+// or an Epoch fail as those of redemption.Store do. Lists are newest first,
+// begin behind the id before (0: at the newest), and hold limit rows at most.
+//
+// Refusals are MerchantNotFound, MachineNotFound and ProductNotFound, and those
+// that a method names.
+type Store interface {
+	// CreateMerchant makes a merchant; its AppKey is sealed by Seal.
+	CreateMerchant(ctx context.Context, n NewMerchant) (StoredMerchant, error)
+	// Merchant finds a merchant.
+	Merchant(ctx context.Context, id int64) (StoredMerchant, error)
+	// Merchants lists merchants.
+	Merchants(ctx context.Context, before int64, limit int) ([]StoredMerchant, error)
+	// ChangeMerchant puts what Apply makes of a merchant, as it stands in the
+	// transaction, in its place. If the detail is empty it writes nothing.
+	ChangeMerchant(ctx context.Context, id int64, e Edit[StoredMerchant]) (StoredMerchant, error)
+
+	// CreateMachine makes a machine. It refuses with MachineNoTaken if one has
+	// its number.
+	CreateMachine(ctx context.Context, n NewMachine) (Machine, error)
+	// Machine finds a machine by its number.
+	Machine(ctx context.Context, no string) (Machine, error)
+	// Machines lists machines.
+	Machines(ctx context.Context, before int64, limit int) ([]Machine, error)
+	// ChangeMachine is to machines what ChangeMerchant is to merchants. Presence
+	// is not changed by it.
+	ChangeMachine(ctx context.Context, no string, e Edit[Machine]) (Machine, error)
+	// SetPassword replaces a machine's MQTT password; an entry of the outbox ends
+	// its connection.
+	SetPassword(ctx context.Context, no string, password account.Hash, by account.Actor, at time.Time, once *account.Once) error
+	// DeleteMachine removes a machine and withdraws its live pickup codes; an
+	// entry of the outbox ends its connection. Its number is free again; what the
+	// ledger and the pickup codes say of it stays.
+	DeleteMachine(ctx context.Context, no string, by account.Actor, at time.Time) error
+
+	// CreateProduct makes a product of a machine; an ID of 0 asks for the next
+	// free one. It refuses with ProductIDTaken, and ProductID if none is left.
+	CreateProduct(ctx context.Context, n NewProduct) (Product, error)
+	// Products lists a machine's products.
+	Products(ctx context.Context, no string, before int64, limit int) ([]Product, error)
+	// ChangeProduct is to products what ChangeMerchant is to merchants.
+	ChangeProduct(ctx context.Context, no string, id int64, e Edit[Product]) (Product, error)
+	// DeleteProduct removes a product and withdraws its live pickup codes.
+	DeleteProduct(ctx context.Context, no string, id int64, by account.Actor, at time.Time) error
+
+	// Login finds a machine and the hash of its MQTT password.
+	Login(ctx context.Context, no string) (Machine, account.Hash, error)
+	// OwnerOf finds the merchant of the machine with that id.
+	OwnerOf(ctx context.Context, machine int64) (StoredMerchant, error)
+	// See writes what is known of machines' connections. One that is gone is
+	// passed over.
+	See(ctx context.Context, sightings []Sighting) error
+	// Begin says that no machine is connected: the broker has just started.
+	Begin(ctx context.Context) error
+}
+
+// StoredMerchant is a merchant as the database holds it: without its app key,
+// which is Sealed.
+type StoredMerchant struct {
+	Merchant
+	Sealed []byte
+}
+
+// NewMerchant is what makes a merchant.
+type NewMerchant struct {
+	Merchant
+	// Seal seals the app key for the id that the merchant gets, under the ring of
+	// Epoch. It is called inside the transaction.
+	Seal  func(id int64) []byte
+	Epoch int64
+	By    account.Actor
+	Once  *account.Once // its Answer is given the Merchant
+}
+
+// NewMachine is what makes a machine.
+type NewMachine struct {
+	Machine
+	Password account.Hash
+	By       account.Actor
+	Once     *account.Once // its Answer is given the Machine
+}
+
+// NewProduct is what makes a product.
+type NewProduct struct {
+	Product
+	MachineNo string
+	By        account.Actor
+	Once      *account.Once // its Answer is given the Product
+}
+
+// Edit is a change to be made to what stands in the database.
+type Edit[T any] struct {
+	// Apply returns what is to stand there instead, and the ledger's detail; an
+	// empty detail says that nothing changes.
+	Apply func(T) (T, string, error)
+	Epoch int64 // of what Apply seals; 0 if it seals nothing
+	By    account.Actor
+	At    time.Time
+}
+
+// Sighting is what became known of a machine's connection.
+type Sighting struct {
+	MachineID int64
+	Presence  Presence
+	At        time.Time // when it was last heard of; zero: leave that as it is
+}
+
+// appKeyContext binds a sealed app key to its merchant.
+func appKeyContext(id int64) []byte {
+	return strconv.AppendInt([]byte("merchant app key "), id, 10)
+}
+
+// Reseal seals the app key of the merchant with that id again under the ring's
+// newest generation. It is what a rotation does to each merchant.
+func Reseal(r *keyring.Ring, id int64, sealed []byte) ([]byte, error) {
+	key, err := r.Open(appKeyContext(id), sealed)
+	if err != nil {
+		return nil, err
+	}
+	return r.Seal(appKeyContext(id), key), nil
+}

@@ -1,0 +1,348 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/pickup"
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+// states of a pickup code in the database.
+const (
+	pickupLive      = 1
+	pickupUsed      = 2
+	pickupWithdrawn = 3
+	// pickupSwept is live, and swept as past its time.
+	pickupSwept = 4
+)
+
+// pickupColumns: the last is how far the last message has come, as unheard says
+// it, from the outbox if it still is there.
+const pickupColumns = `c.id, c.machine_id, c.product_id, c.quantity, c.state, c.late, c.user_id, c.created, c.expires,
+	c.used, c.withdrawn, c.code_index, c.sealed, m.machine_no,
+	coalesce((SELECT sent + 1 FROM outbox WHERE code_id = c.id AND code_id > 0), c.unheard)`
+
+const selectPickup = `SELECT ` + pickupColumns + ` FROM pickup_codes c JOIN machines m ON m.id = c.machine_id `
+
+// pickupRow is where a row of pickupColumns goes.
+type pickupRow struct {
+	pickup.Stored
+	state, unheard                    int64
+	created, expires, used, withdrawn int64
+}
+
+func (r *pickupRow) columns() []any {
+	return []any{
+		&r.ID, &r.MachineID, &r.ProductID, &r.Quantity, &r.state, &r.LateUse, &r.CreatorID, &r.created, &r.expires,
+		&r.used, &r.withdrawn, &r.Index, &r.Sealed, &r.MachineNo, &r.unheard,
+	}
+}
+
+func (r *pickupRow) code() pickup.Stored {
+	switch r.state {
+	case pickupUsed:
+		r.Marked = pickup.StateUsed
+	case pickupWithdrawn:
+		r.Marked = pickup.StateWithdrawn
+	default:
+		r.Marked = pickup.StateLive
+	}
+	switch r.unheard {
+	case 0:
+		r.Delivery = pickup.Received
+	case 2:
+		r.Delivery = pickup.Sent
+	default:
+		r.Delivery = pickup.Queued
+	}
+	r.Created, r.Expires = fromMillis(r.created), fromMillis(r.expires)
+	r.Used, r.Withdrawn = fromMillis(r.used), fromMillis(r.withdrawn)
+	return r.Stored
+}
+
+func scanPickup(row scanner) (pickup.Stored, error) {
+	var r pickupRow
+	err := row.Scan(r.columns()...)
+	return r.code(), err
+}
+
+// pickup finds a code.
+func (s *session) pickup(ctx context.Context, id int64) (pickup.Stored, error) {
+	c, err := scanPickup(s.row(ctx, selectPickup+`WHERE c.id = ?`, id))
+	return c, notFound(err, refusal.PickupNotFound)
+}
+
+// CreatePickup implements pickup.Store.
+func (d *DB) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored, err error) {
+	err = d.grouped(ctx, 1, func(ctx context.Context, t *tx) error {
+		c, err = t.createPickup(ctx, &o)
+		return err
+	})
+	if err != nil {
+		return pickup.Stored{}, err
+	}
+	return c, nil
+}
+
+func (t *tx) createPickup(ctx context.Context, o *pickup.Order) (c pickup.Stored, err error) {
+	if err := t.fresh(o.Epoch); err != nil {
+		return c, err
+	}
+	if err := t.replayed(ctx, o.Once); err != nil {
+		return c, err
+	}
+	facts, err := t.facts(ctx, o)
+	if err != nil {
+		return c, err
+	}
+	if err := facts.Refuse(o.Quantity, o.AllowMore); err != nil {
+		return c, err
+	}
+	digits, err := t.freeDigits(ctx, o)
+	if err != nil {
+		return c, err
+	}
+	c = pickup.Stored{Index: digits.Indexes[0], Sealed: digits.Sealed, Code: pickup.Code{
+		MachineID: facts.Machine.ID, MachineNo: facts.Machine.No, ProductID: o.ProductID, Digits: digits.Digits,
+		Quantity: o.Quantity, Marked: pickup.StateLive, Delivery: pickup.Queued, CreatorID: o.By.ID,
+		Created: stored(o.At), Expires: stored(o.Expires),
+	}}
+	res, err := t.change(ctx, `INSERT INTO pickup_codes
+		(machine_id, product_id, quantity, user_id, created, expires, code_index, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		c.MachineID, c.ProductID, c.Quantity, c.CreatorID, millis(c.Created), millis(c.Expires), c.Index, c.Sealed)
+	if err != nil {
+		return c, fmt.Errorf("creating a pickup code: %w", err)
+	}
+	if c.ID, err = res.LastInsertId(); err != nil {
+		return c, err
+	}
+	if err := t.enqueue(ctx, &c.Code, delivery.KindCreate, o.At); err != nil {
+		return c, err
+	}
+	if err := t.append(ctx, aboutPickup(account.KindPickupCreate, &c.Code, map[string]any{
+		"product_id": c.ProductID, "quantity": c.Quantity, "expires_at": millis(c.Expires),
+	}), o.By, o.At); err != nil {
+		return c, err
+	}
+	return c, t.remember(ctx, o.Once, c.Code)
+}
+
+// aboutPickup is an entry about a pickup code.
+func aboutPickup(kind account.Kind, c *pickup.Code, detail map[string]any) account.Entry {
+	e := account.Entry{Kind: kind, MachineID: c.MachineID, FirstID: c.ID, LastID: c.ID, Count: 1}
+	if detail != nil {
+		e.Detail = fleet.Detail(detail)
+	}
+	return e
+}
+
+// facts finds what decides about an order.
+func (t *tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err error) {
+	if f.Machine, err = t.machineNo(ctx, o.MachineNo); err != nil {
+		return f, err
+	}
+	switch _, err := t.product(ctx, f.Machine.ID, o.ProductID); {
+	case err == nil:
+		f.Product = true
+	case refusal.CodeOf(err) != refusal.ProductNotFound:
+		return f, err
+	}
+	at := o.At.UnixMilli()
+	if err := t.row(ctx, countLive(o.ProductID), f.Machine.ID, o.ProductID, at, 1).Scan(&f.OfProduct); err != nil {
+		return f, err
+	}
+	err = t.row(ctx, countLive(0), f.Machine.ID, 0, at, pickup.LiveMax).Scan(&f.Live)
+	return f, err
+}
+
+// liveCodes selects columns of the codes of machine ?1 that are live at ?3: of
+// product ?2 or, if that is 0, of all. Those that were swept before the clock was
+// set back are few, if there are any.
+func liveCodes(columns string, product int64) string {
+	which := `c.machine_id = ?1 AND c.expires > ?3`
+	if product != 0 {
+		which += ` AND c.product_id = ?2`
+	}
+	return `SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_live WHERE c.state = 1 AND ` + which + `
+		UNION ALL SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_swept WHERE c.state = 4 AND ` + which
+}
+
+// countLive counts them, to ?4 at most.
+func countLive(product int64) string {
+	return `SELECT count(*) FROM (` + liveCodes(`1`, product) + ` LIMIT ?4)`
+}
+
+// freeDigits chooses those of an order that no other code of the machine has.
+func (t *tx) freeDigits(ctx context.Context, o *pickup.Order) (pickup.NewDigits, error) {
+	free := o.At.Add(-pickup.ReuseAfter).UnixMilli() // codes that expired by then are done with
+	for _, n := range o.Digits {
+		taken := false
+		for _, index := range n.Indexes {
+			var id int64
+			err := t.row(ctx, `SELECT id FROM pickup_codes WHERE code_index = ? AND expires > ? LIMIT 1`, index, free).Scan(&id)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return n, err
+			}
+			taken = taken || err == nil
+		}
+		if !taken {
+			return n, nil
+		}
+	}
+	return pickup.NewDigits{}, pickup.ErrTaken
+}
+
+// Pickup implements pickup.Store.
+func (d *DB) Pickup(ctx context.Context, id int64) (c pickup.Stored, err error) {
+	err = d.read(ctx, func(s *session) error {
+		c, err = s.pickup(context.WithoutCancel(ctx), id)
+		return err
+	})
+	return c, err
+}
+
+// Pickups implements pickup.Store.
+func (d *DB) Pickups(ctx context.Context, q pickup.Query) (list []pickup.Stored, err error) {
+	index := `INDEXED BY pickup_codes_machine WHERE `
+	if q.LateUse {
+		index = `INDEXED BY pickup_codes_late WHERE c.late = 1 AND `
+	}
+	err = d.snapshot(ctx, func(s *session) error {
+		ctx := context.WithoutCancel(ctx)
+		m, err := s.machineNo(ctx, q.MachineNo)
+		if err != nil {
+			return err
+		}
+		return s.each(ctx, func(row scanner) error {
+			c, err := scanPickup(row)
+			list = append(list, c)
+			return err
+		}, `SELECT `+pickupColumns+` FROM machines m JOIN pickup_codes c `+index+`m.id = ?1 AND c.machine_id = ?1
+			AND c.id < ?2 ORDER BY c.id DESC LIMIT ?3`, m.ID, upTo(q.Before), q.Limit)
+	})
+	return list, err
+}
+
+// Withdraw implements pickup.Store.
+func (d *DB) Withdraw(ctx context.Context, id int64, by account.Actor, at time.Time) error {
+	return d.grouped(ctx, 1, func(ctx context.Context, t *tx) error {
+		found, err := t.pickup(ctx, id)
+		if err != nil {
+			return err
+		}
+		c, changes, err := found.Withdraw(at)
+		if err != nil || !changes {
+			return err
+		}
+		return t.withdraw(ctx, &c, by, at)
+	})
+}
+
+// withdraw writes that a code is withdrawn, and that its machine is to be told.
+func (t *tx) withdraw(ctx context.Context, c *pickup.Code, by account.Actor, at time.Time) error {
+	if err := t.dequeue(ctx, c); err != nil {
+		return err
+	}
+	if err := t.enqueue(ctx, c, delivery.KindDelete, at); err != nil {
+		return err
+	}
+	return t.markWithdrawn(ctx, c, 0, by, at)
+}
+
+func (t *tx) markWithdrawn(ctx context.Context, c *pickup.Code, unheard int, by account.Actor, at time.Time) error {
+	if _, err := t.change(ctx, `UPDATE pickup_codes SET state = 3, withdrawn = ?, unheard = ? WHERE id = ?`,
+		at.UnixMilli(), unheard, c.ID); err != nil {
+		return fmt.Errorf("withdrawing a pickup code: %w", err)
+	}
+	return t.append(ctx, aboutPickup(account.KindPickupWithdraw, c, nil), by, at)
+}
+
+// withdrawAll withdraws the live codes of a product or, if that is 0, of a
+// machine that is being deleted, and is told nothing any more.
+func (t *tx) withdrawAll(ctx context.Context, machine, product int64, by account.Actor, at time.Time) error {
+	var codes []pickup.Code
+	if err := t.each(ctx, func(row scanner) error {
+		c := pickup.Code{MachineID: machine}
+		var expires int64
+		err := row.Scan(&c.ID, &expires)
+		c.Expires = fromMillis(expires)
+		codes = append(codes, c)
+		return err
+	}, liveCodes(`c.id, c.expires`, product)+` ORDER BY 1`, machine, product, at.UnixMilli()); err != nil {
+		return err
+	}
+	for i := range codes {
+		var err error
+		if product == 0 {
+			err = t.markWithdrawn(ctx, &codes[i], -1, by, at)
+		} else {
+			err = t.withdraw(ctx, &codes[i], by, at)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Use implements pickup.Store.
+func (d *DB) Use(ctx context.Context, r pickup.Report) (c pickup.Code, err error) {
+	err = d.grouped(ctx, 1, func(ctx context.Context, t *tx) error {
+		c, err = t.usePickup(ctx, &r)
+		return err
+	})
+	if err != nil {
+		return pickup.Code{}, err
+	}
+	return c, nil
+}
+
+func (t *tx) usePickup(ctx context.Context, r *pickup.Report) (pickup.Code, error) {
+	found, err := t.pickup(ctx, r.CodeID)
+	if err == nil && found.MachineID != r.MachineID {
+		err = refusal.New(refusal.PickupNotFound)
+	}
+	if err != nil {
+		return pickup.Code{}, err
+	}
+	c, kind := found.Use(r.At)
+	if kind == "" {
+		return c, nil
+	}
+	c.Used, c.Delivery = stored(c.Used), pickup.Received
+	if err := t.dequeue(ctx, &c); err != nil {
+		return c, err
+	}
+	if _, err := t.change(ctx, `UPDATE pickup_codes SET state = 2, used = ?, late = ?, unheard = 0 WHERE id = ?`,
+		millis(c.Used), c.LateUse, c.ID); err != nil {
+		return c, fmt.Errorf("using a pickup code: %w", err)
+	}
+	detail := map[string]any{"quantity": c.Quantity, "product_id": c.ProductID}
+	if !r.Claimed.IsZero() {
+		detail["reported_at"] = r.Claimed.Unix()
+	}
+	return c, t.append(ctx, aboutPickup(kind, &c, detail), r.By, r.At)
+}
+
+// Message implements pickup.Store.
+func (d *DB) Message(ctx context.Context, id int64) (m pickup.Material, err error) {
+	err = d.read(ctx, func(s *session) error {
+		var c pickupRow
+		var machine machineRow
+		var merchant merchantRow
+		err := s.row(context.WithoutCancel(ctx), `SELECT `+pickupColumns+`, `+machineColumns+`, `+merchantColumns+`
+			FROM pickup_codes c JOIN machines m ON m.id = c.machine_id JOIN merchants o ON o.id = m.merchant_id
+			WHERE c.id = ? AND m.deleted = 0`, id).
+			Scan(append(append(c.columns(), machine.columns()...), merchant.columns()...)...)
+		m = pickup.Material{Stored: c.code(), Machine: machine.machine(), Merchant: merchant.merchant()}
+		return notFound(err, refusal.PickupNotFound)
+	})
+	return m, err
+}
