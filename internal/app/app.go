@@ -62,6 +62,7 @@ type commands struct {
 	Product  productCommands  `cmd:"" help:"Say what a vending machine sells."`
 	Ledger   ledgerCommands   `cmd:"" help:"Show and verify the record of everything."`
 	Secret   secretCommands   `cmd:"" help:"Change the data keys."`
+	Demo     demoCommand      `cmd:"" help:"Show all of it: a server, three machines and some activity, on a temporary directory."`
 	Backup   backupCommand    `cmd:"" help:"Copy the database to a file, also while serving."`
 	Restore  restoreCommand   `cmd:"" help:"Put a backup into an empty data directory."`
 	Bench    bench.Command    `cmd:"" help:"Measure this machine, or a running server."`
