@@ -82,7 +82,7 @@ type options struct {
 func newWorld(tb testing.TB, o options) *world {
 	tb.Helper()
 	w := &world{
-		TB: tb, ctx: tb.Context(), clock: storetest.NewClock(), logs: &logs{}, registry: prometheus.NewRegistry(),
+		TB: tb, ctx: tb.Context(), clock: storetest.NewClock(), logs: &logs{},
 		root: account.Actor{ID: 1, Role: account.RoleRoot, Address: "192.0.2.1"},
 	}
 	if !o.at.IsZero() {
@@ -97,18 +97,29 @@ func newWorld(tb testing.TB, o options) *world {
 	_, err = account.NewService(db, nil, w.clock.Now).Bootstrap(w.ctx, "the root token")
 	w.check(err)
 
-	log := slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	outbox := delivery.New(db, log)
-	store := fleet.Store(db)
-	if o.fleet != nil {
-		store = o.fleet(db)
-	}
-	w.fleet = fleet.NewService(store, db.Keys(), guess.New(20, 10*time.Minute, w.clock.Now), w.clock.Now, outbox.Changed)
-	w.pickups = pickup.NewService(db, db.Keys(), w.clock.Now, outbox.Changed)
-	w.watch = fleet.NewWatch(db, w.clock.Now, log)
+	stop := w.serve(o, db)
+	tb.Cleanup(func() { stop() })
 	w.merchant, err = w.fleet.CreateMerchant(w.ctx, w.root, fleet.Merchant{Name: "Corner", AppKey: appKey, Style: o.style}, nil)
 	w.check(err)
 	w.probe = w.machine("99999999", "Asia/Shanghai")
+	return w
+}
+
+// serve starts what serves machines, and returns what stops it. What is to be
+// delivered is kept in queue.
+func (w *world) serve(o options, queue delivery.Store) (stop func()) {
+	w.Helper()
+	log := slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	outbox := delivery.New(queue, log)
+	store := fleet.Store(w.db)
+	if o.fleet != nil {
+		store = o.fleet(w.db)
+	}
+	keys := w.db.Keys()
+	w.fleet = fleet.NewService(store, keys, guess.New(20, 10*time.Minute, w.clock.Now), w.clock.Now, outbox.Changed)
+	w.pickups = pickup.NewService(w.db, keys, w.clock.Now, outbox.Changed)
+	w.watch = fleet.NewWatch(w.db, w.clock.Now, log)
+	w.registry = prometheus.NewRegistry()
 
 	var lc net.ListenConfig
 	l, err := lc.Listen(w.ctx, "tcp", "127.0.0.1:0")
@@ -124,15 +135,15 @@ func newWorld(tb testing.TB, o options) *world {
 	jobs.Go(func() { w.watch.Run(ctx) })
 	jobs.Go(func() {
 		if err := outbox.Run(ctx, w.broker); err != nil {
-			tb.Error(err)
+			w.Error(err)
 		}
 	})
-	tb.Cleanup(func() {
-		w.check(w.broker.Close())
+	running := w.broker
+	return func() {
+		w.check(running.Close())
 		cancel()
 		jobs.Wait()
-	})
-	return w
+	}
 }
 
 func (w *world) check(err error) {
