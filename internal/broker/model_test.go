@@ -22,14 +22,14 @@ import (
 )
 
 // modelSteps is how many things happen in one run of the model check.
-const modelSteps = 250
+const modelSteps = 400
 
 // TestModel lets codes be made, withdrawn and used, machines come and go and lose
 // their memory, the server crash, and the clock jump, all at random; at the end
 // every machine holds exactly what the server says is live, and every use is
 // recorded once. SCRIP_MODEL_SEED runs one seed only.
 func TestModel(t *testing.T) {
-	seeds := []uint64{1, 2, 3, rand.Uint64()} //nolint:gosec // G404: the random seed is printed
+	seeds := []uint64{1, 2, 3, 4, 5, 6, rand.Uint64()} //nolint:gosec // G404: the random seed is printed
 	if text := os.Getenv("SCRIP_MODEL_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
@@ -68,7 +68,8 @@ type modelCode struct {
 type modelMachine struct {
 	*machine
 	version version
-	peer    *peer // nil while it is away
+	peer    *peer  // nil while it is away
+	deaf    func() // ends the listening to peer
 
 	mu   sync.Mutex
 	held map[int64]wire.Create
@@ -269,22 +270,46 @@ func (m *model) come() {
 	if at.peer != nil && m.rand.IntN(3) > 0 { // else its second connection takes over
 		return
 	}
-	at.peer = m.connect(at.version, at.machine, login{})
-	go at.listen(m.ctx, at.peer)
+	m.dialIn(at)
 	m.report(at)
 }
 
-// listen keeps what a connection brings, also what is read from it only after
-// its end.
-func (at *modelMachine) listen(ctx context.Context, p *peer) {
-	for {
-		select {
-		case got := <-p.got:
-			at.hear(p.w, got)
-		case <-ctx.Done():
-			return
+// dialIn connects a machine. Only what came over the connection before has been
+// kept does it listen to the new one.
+func (m *model) dialIn(at *modelMachine) {
+	p := m.connect(at.version, at.machine, login{})
+	at.hangUp()
+	ctx, cancel := context.WithCancel(m.ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		for {
+			select {
+			case got := <-p.got:
+				at.hear(p.w, got)
+			case <-ctx.Done():
+				return
+			}
 		}
+	})
+	at.peer = p
+	at.deaf = func() {
+		cancel()
+		listening.Wait()
 	}
+}
+
+// hangUp ends a machine's connection. What it has acknowledged it has taken in
+// before; what comes after the end it has not acknowledged.
+func (at *modelMachine) hangUp() {
+	if at.peer == nil {
+		return
+	}
+	at.peer.vanish()
+	at.deaf()
+	for len(at.peer.got) > 0 {
+		at.hear(at.peer.w, <-at.peer.got)
+	}
+	at.peer = nil
 }
 
 func (at *modelMachine) hear(w *world, got message) {
@@ -313,22 +338,13 @@ func (at *modelMachine) hear(w *world, got message) {
 	}
 }
 
-func (m *model) leave() {
-	if at := m.any(); at.peer != nil {
-		at.peer.vanish()
-		at.peer = nil
-	}
-}
+func (m *model) leave() { m.any().hangUp() }
 
 // forget takes a machine's codes away, as a new memory card does. What it has
 // used it still knows.
 func (m *model) forget() {
 	at := m.any()
-	if at.peer != nil {
-		at.peer.vanish()
-		<-at.peer.gone // nothing more is on its way
-		at.peer = nil
-	}
+	at.hangUp()
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	clear(at.held)
@@ -339,7 +355,7 @@ func (m *model) crash() {
 	m.queue.dead.Store(true)
 	m.stop()
 	for _, at := range m.machines {
-		at.peer = nil
+		at.hangUp()
 	}
 	m.start()
 }
@@ -358,8 +374,7 @@ func (m *model) settle() {
 	m.sweep()
 	for _, at := range m.machines {
 		if at.peer == nil || m.wentBack { // what had expired and has not any more is told with the next connection
-			at.peer = m.connect(at.version, at.machine, login{})
-			go at.listen(m.ctx, at.peer)
+			m.dialIn(at)
 		}
 		m.report(at)
 	}

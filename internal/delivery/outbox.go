@@ -118,6 +118,9 @@ func (o *Outbox) close(machine int64) {
 func (o *Outbox) Run(ctx context.Context, sender Sender) error {
 	o.sender = sender
 	last, err := o.store.Newest(ctx)
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // it ended before it began
+	}
 	if err != nil {
 		return err
 	}
