@@ -307,8 +307,8 @@ func TestReportTable(t *testing.T) {
 	}
 	want := `scrip 1.2 on plan9/mips, 3 processors
 
-redeem      codes  clients  operations  errors  rate/s     p50     p99     max
-over HTTP  10,000       64       1,500       1   1,500  250 µs  250 µs  250 µs
+redeem      codes  clients  operations  errors  rate/s     p50     p90     p99     max
+over HTTP  10,000       64       1,500       1   1,500  250 µs  250 µs  250 µs  250 µs
 
 redeem, over HTTP: the first error was: no luck
 

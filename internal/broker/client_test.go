@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/eclipse/paho.golang/paho"
@@ -39,6 +40,7 @@ type peer struct {
 	conn net.Conn
 	got  chan message
 	gone chan byte // closed at the end of the connection, after MQTT 5's reason for it
+	end  sync.Once
 }
 
 // client is one of the client libraries.
@@ -153,7 +155,7 @@ func (version3) dial(w *world, l login) (*peer, byte) {
 		SetDefaultPublishHandler(func(_ mqtt3.Client, m mqtt3.Message) {
 			p.got <- message{topic: m.Topic(), payload: m.Payload(), qos: m.Qos(), retained: m.Retained()}
 		}).
-		SetConnectionLostHandler(func(mqtt3.Client, error) { close(p.gone) })
+		SetConnectionLostHandler(func(mqtt3.Client, error) { p.end.Do(func() { close(p.gone) }) })
 	if l.will != nil {
 		o.SetBinaryWill(l.will.topic, l.will.payload, l.will.qos, l.will.retained)
 	}
@@ -223,12 +225,14 @@ func (version5) dial(w *world, l login) (*peer, byte) {
 			return true, nil
 		}},
 		OnServerDisconnect: func(d *paho.Disconnect) {
-			p.gone <- d.ReasonCode
-			close(p.gone)
+			p.end.Do(func() {
+				p.gone <- d.ReasonCode
+				close(p.gone)
+			})
 			cancel()
 		},
 		OnClientError: func(error) {
-			close(p.gone)
+			p.end.Do(func() { close(p.gone) })
 			cancel()
 		},
 	})
