@@ -48,7 +48,7 @@ func (m *machines) start(ctx context.Context, l net.Listener, registry *promethe
 	if err := m.store.Begin(ctx); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	registerBacklog(registry, m.store)
+	registerBacklog(ctx, registry, m.store)
 	m.broker, err = broker.Start(broker.Config{
 		Listener: l, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Outbox: m.outbox,
 		Log: m.log, Now: now, Registry: registry,
@@ -79,9 +79,10 @@ func (m *machines) stop(ctx context.Context) error {
 const backlogFor = 2 * time.Second
 
 // registerBacklog shows how much waits in the outbox whenever somebody looks.
-func registerBacklog(registry *prometheus.Registry, s delivery.Store) {
+func registerBacklog(ctx context.Context, registry *prometheus.Registry, s delivery.Store) {
+	ctx = context.WithoutCancel(ctx)
 	look := func() delivery.Backlog {
-		ctx, cancel := context.WithTimeout(context.Background(), backlogFor)
+		ctx, cancel := context.WithTimeout(ctx, backlogFor)
 		defer cancel()
 		b, err := s.Backlog(ctx)
 		if err != nil {

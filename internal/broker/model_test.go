@@ -120,8 +120,17 @@ func (m *model) run() {
 		weight int
 		do     func()
 	}{
-		{30, m.create}, {8, m.withdraw}, {20, m.use}, {15, m.come}, {10, m.leave}, {3, m.forget},
-		{3, m.crash}, {8, m.forward}, {1, m.back}, {4, m.sweep}, {3, m.replay},
+		{30, m.create},
+		{8, m.withdraw},
+		{20, m.use},
+		{15, m.come},
+		{10, m.leave},
+		{3, m.forget},
+		{3, m.crash},
+		{8, m.forward},
+		{1, m.back},
+		{4, m.sweep},
+		{3, m.replay},
 	}
 	total := 0
 	for _, s := range steps {

@@ -119,7 +119,7 @@ func (o *Outbox) Run(ctx context.Context, sender Sender) error {
 	o.sender = sender
 	last, err := o.store.Newest(ctx)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // it ended before it began
+		return nil // it ended before it began
 	}
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ func (s *Service) CreateMerchant(
 	if m.AppKey == "" {
 		m.AppKey = account.NewToken()
 	}
-	m.Style = m.Style.orDefault()
+	m.Style = m.orDefault()
 	if err := m.check(); err != nil {
 		return Merchant{}, err
 	}

@@ -19,8 +19,7 @@ const (
 	pickupLive      = 1
 	pickupUsed      = 2
 	pickupWithdrawn = 3
-	// pickupSwept is live, and swept as past its time.
-	pickupSwept = 4
+	// 4 is live, and swept as past its time.
 )
 
 // pickupColumns: the last is how far the last message has come, as unheard says

@@ -177,8 +177,11 @@ func testDeliveryAdvance(w *world) {
 	}
 	// What is gone is passed over; sent and received together is received.
 	w.check(w.engine.Advance(w.ctx, []delivery.Progress{
-		{ID: left[0].ID - 1, Stage: delivery.Received}, {ID: left[0].ID, Stage: delivery.Received},
-		{ID: left[0].ID, Stage: delivery.Sent}, {ID: left[0].ID + 1, Stage: delivery.Sent}, {ID: 99, Stage: delivery.Received},
+		{ID: left[0].ID - 1, Stage: delivery.Received},
+		{ID: left[0].ID, Stage: delivery.Received},
+		{ID: left[0].ID, Stage: delivery.Sent},
+		{ID: left[0].ID + 1, Stage: delivery.Sent},
+		{ID: 99, Stage: delivery.Received},
 	}))
 	w.check(w.engine.Advance(w.ctx, nil))
 	w.wantOutbox()

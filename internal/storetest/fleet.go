@@ -396,14 +396,14 @@ func testFleetNotFound(w *world) {
 // With a machine go its live codes, and all that it was still to be told.
 func testFleetDeleteMachine(w *world) {
 	m, other := w.stocked("00000001", 1, 2), w.stocked("00000002", 1)
-	live, received, withdrawn, used := w.pickup(m, 1), w.pickup(m, 2), w.pickup(m, 1), w.pickup(m, 1)
+	held, received, withdrawn, used := w.pickup(m, 1), w.pickup(m, 2), w.pickup(m, 1), w.pickup(m, 1)
 	expired, err := w.pickups.Create(w.ctx, w.root, pickup.Request{
 		MachineNo: m.No, ProductID: 1, Quantity: 1, TTL: time.Second, AllowMore: true,
 	})
 	w.check(err)
 	kept := w.pickup(other, 1)
 	w.received(m)
-	live = w.pickup(m, 1)
+	live := w.pickup(m, 1)
 	w.withdraw(withdrawn.ID)
 	w.used(used)
 	w.clock.Add(time.Second)
@@ -415,7 +415,7 @@ func testFleetDeleteMachine(w *world) {
 	}
 	w.wantOutbox(delivery.Item{MachineID: other.ID, Kind: delivery.KindCreate, CodeID: kept.ID},
 		delivery.Item{MachineID: m.ID, Kind: delivery.KindDisconnect})
-	for _, c := range []pickup.Code{live, received, withdrawn} {
+	for _, c := range []pickup.Code{live, held, received, withdrawn} {
 		got := w.getPickup(c.ID)
 		if got.Marked != pickup.StateWithdrawn || got.Delivery != pickup.Queued || got.MachineNo != m.No {
 			w.Errorf("the code is %+v", got)

@@ -178,7 +178,7 @@ func testPickupDigits(w *world) {
 	m, other := w.stocked("00000001", 1), w.stocked("00000002", 1)
 	free := func(at *fleet.Machine, digits string) {
 		w.Helper()
-		c, err := w.createOf(*at, 1, digits)
+		c, err := w.createOf(*at, digits)
 		w.check(err)
 		if got := w.getPickup(c.ID); got.Digits != digits {
 			w.Errorf("code %d has the digits %q, want %q", c.ID, got.Digits, digits)
@@ -187,7 +187,7 @@ func testPickupDigits(w *world) {
 	taken := func(digits ...string) {
 		w.Helper()
 		before := w.entries()
-		if c, err := w.createOf(m, 1, digits...); !errors.Is(err, pickup.ErrTaken) {
+		if c, err := w.createOf(m, digits...); !errors.Is(err, pickup.ErrTaken) {
 			w.Fatalf("the digits %q are issued again: %+v, %v", digits, c, err)
 		}
 		if w.entries() != before {
@@ -206,7 +206,7 @@ func testPickupDigits(w *world) {
 	w.used(list[0])
 	all := []string{live, withdrawn, used}
 	// The first that is free is taken.
-	c, err := w.createOf(m, 1, live, "12345678", "87654321")
+	c, err := w.createOf(m, live, "12345678", "87654321")
 	w.check(err)
 	if c.Digits != "12345678" {
 		w.Errorf("the digits are %q", c.Digits)
@@ -392,11 +392,12 @@ func testPickupList(w *world) {
 		c := w.pickup(m, int64(1+i%2))
 		ids = append(ids, c.ID)
 		w.pickup(other, 1)
-		if i%3 == 0 {
+		switch i % 3 {
+		case 0:
 			w.withdraw(c.ID)
 			w.used(c)
 			lateIDs = append(lateIDs, c.ID)
-		} else if i%3 == 1 {
+		case 1:
 			w.used(c)
 		}
 	}
@@ -471,7 +472,7 @@ func testPickupRace(w *world) {
 	// Of many that are given the same digits, one is.
 	var free atomic.Int64
 	w.race(24, func(int) error {
-		_, err := w.createOf(m, 1, "12345678")
+		_, err := w.createOf(m, "12345678")
 		if errors.Is(err, pickup.ErrTaken) {
 			return nil
 		}
@@ -560,7 +561,7 @@ func testPickupRotation(w *world) {
 			if got := w.getPickup(c.ID); got.Digits != c.Digits {
 				w.Fatalf("code %d has the digits %q, it had %q", c.ID, got.Digits, c.Digits)
 			}
-			if _, err := w.createOf(m, 1, c.Digits); !errors.Is(err, pickup.ErrTaken) {
+			if _, err := w.createOf(m, c.Digits); !errors.Is(err, pickup.ErrTaken) {
 				w.Fatalf("the digits of code %d are free: %v", c.ID, err)
 			}
 		}
@@ -668,8 +669,17 @@ func testPickupLedger(w *world) {
 	times := []time.Time{{}, w.clock.Now()}
 	matched := 0
 	for _, f := range []account.LedgerFilter{
-		{CodeID: 1}, {CodeID: 3}, {PickupID: 1}, {PickupID: 2}, {PickupID: 99}, {MachineID: m.ID}, {MachineID: other.ID},
-		{MachineID: 99}, {MachineID: m.ID, PickupID: 1}, {MachineID: m.ID, PickupID: 2}, {MachineID: m.ID, CodeID: 1},
+		{CodeID: 1},
+		{CodeID: 3},
+		{PickupID: 1},
+		{PickupID: 2},
+		{PickupID: 99},
+		{MachineID: m.ID},
+		{MachineID: other.ID},
+		{MachineID: 99},
+		{MachineID: m.ID, PickupID: 1},
+		{MachineID: m.ID, PickupID: 2},
+		{MachineID: m.ID, CodeID: 1},
 	} {
 		for _, f.UserID = range []int64{0, -1, 1} {
 			for _, f.From = range times {
