@@ -37,11 +37,10 @@ func (b *Embedded) process(c *connection, packet []byte) error {
 			b.unsubscribed(c)
 		}
 	case packets.Puback:
-		f, ok := c.land(pk.PacketID)
-		// A machine that refuses a message does not have it.
-		if ok && pk.ReasonCode < packets.ErrUnspecifiedError.Code {
-			b.metrics.acknowledged.Inc()
-			f.acknowledged()
+		if pk.ReasonCode < packets.ErrUnspecifiedError.Code {
+			b.acknowledged(c, pk.PacketID)
+		} else { // a machine that refuses a message does not have it
+			c.land(pk.PacketID)
 		}
 	case packets.Disconnect:
 		c.goodbye = true

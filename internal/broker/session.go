@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"strconv"
@@ -72,9 +73,14 @@ func (b *Embedded) listen(c *connection) error {
 		if err != nil {
 			return err
 		}
-		if packet[0] == packets.Pingreq<<4 && len(packet) == 2 {
-			err = b.pong(c) // which is most of what an idle machine wants: no need for a deep stack
-		} else {
+		// Most of what machines send needs neither the library nor a deep stack.
+		switch {
+		case packet[0] == packets.Pingreq<<4 && len(packet) == 2:
+			err = b.pong(c)
+		case packet[0] == packets.Puback<<4 && len(packet) == 4: // it has no reason to give: all is well
+			atomic.AddInt64(&b.server.Info.BytesReceived, 4)
+			b.acknowledged(c, binary.BigEndian.Uint16(packet[2:]))
+		default:
 			err = b.stacks.run(func() error { return b.process(c, packet) })
 		}
 		if err != nil {
@@ -82,6 +88,14 @@ func (b *Embedded) listen(c *connection) error {
 		}
 	}
 	return nil
+}
+
+// acknowledged says that a machine has the message with that id.
+func (b *Embedded) acknowledged(c *connection, id uint16) {
+	if f, ok := c.land(id); ok {
+		b.metrics.acknowledged.Inc()
+		f.acknowledged()
+	}
 }
 
 // pong answers a PINGREQ.

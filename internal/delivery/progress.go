@@ -16,6 +16,9 @@ const (
 	// sentEvery is how often what has been sent and not acknowledged is written:
 	// most is acknowledged sooner, and then this is never written at all.
 	sentEvery = 100 * time.Millisecond
+	// gatherFor is how long acknowledgements are gathered before they are written,
+	// unless they make up a step sooner: each commit costs a wait for the disk.
+	gatherFor = 20 * time.Millisecond
 	// progressTries bounds how often the same progress is tried to be written.
 	progressTries = 5
 )
@@ -70,28 +73,32 @@ func (p *progressLedger) done(id int64) {
 func (p *progressLedger) run(ctx context.Context) {
 	tick := time.NewTicker(sentEvery)
 	defer tick.Stop()
+	gather := time.NewTimer(0)
 	var batch []Progress
 	for {
 		select {
 		case id := <-p.received:
-			batch = append(batch, Progress{id, Received})
+			if len(batch) == 0 {
+				gather.Reset(gatherFor)
+			}
+			if batch = append(batch, Progress{id, Received}); len(batch) < progressStep {
+				continue
+			}
 		case <-tick.C:
 			batch = p.takeSent(batch)
+		case <-gather.C:
 		case <-p.ended:
-			p.write(ctx, p.takeReceived(p.takeSent(p.takeSent(batch))))
+			p.write(ctx, p.takeSent(p.takeSent(p.takeReceived(batch))))
 			return
 		}
-		batch = p.takeReceived(batch)
-		if len(batch) > 0 {
-			p.write(ctx, batch)
-			batch = batch[:0]
-		}
+		p.write(ctx, batch)
+		batch = batch[:0]
 	}
 }
 
 // takeReceived adds what else has been acknowledged by now.
 func (p *progressLedger) takeReceived(batch []Progress) []Progress {
-	for len(batch) < progressStep {
+	for {
 		select {
 		case id := <-p.received:
 			batch = append(batch, Progress{id, Received})
@@ -99,7 +106,6 @@ func (p *progressLedger) takeReceived(batch []Progress) []Progress {
 			return batch
 		}
 	}
-	return batch
 }
 
 // takeSent adds what was sent before the last tick.

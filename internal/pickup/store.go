@@ -94,7 +94,10 @@ type Report struct {
 	Claimed time.Time
 }
 
-// Material is what a message about a code is made of.
+// Material is what a message about a code is made of. Nothing else is set of the
+// code (only ID, ProductID, Quantity, Marked, Expires, Index and Sealed), of the
+// machine (ID, No, Zone) and of the merchant (ID, Style, Sealed): this is read
+// for every message.
 type Material struct {
 	Stored
 	Machine  fleet.Machine

@@ -53,21 +53,21 @@ func (d *DB) Newest(ctx context.Context) (id int64, err error) {
 }
 
 // Since implements delivery.Store.
-func (d *DB) Since(ctx context.Context, after int64, limit int) ([]delivery.Item, error) {
-	return d.items(ctx, selectItem+`WHERE id > ? ORDER BY id LIMIT ?`, after, limit)
+func (d *DB) Since(ctx context.Context, after int64, most int) ([]delivery.Item, error) {
+	return d.items(ctx, selectItem+`WHERE id > ? ORDER BY id`+limit(most), after)
 }
 
 // Waiting implements delivery.Store.
-func (d *DB) Waiting(ctx context.Context, machine, after int64, limit int) ([]delivery.Item, error) {
-	return d.items(ctx, selectItem+`WHERE machine_id = ? AND id > ? ORDER BY id LIMIT ?`, machine, after, limit)
+func (d *DB) Waiting(ctx context.Context, machine, after int64, most int) ([]delivery.Item, error) {
+	return d.items(ctx, selectItem+`WHERE machine_id = ? AND id > ? ORDER BY id`+limit(most), machine, after)
 }
 
 // Holding implements delivery.Store.
-func (d *DB) Holding(ctx context.Context, machine, after int64, limit int) ([]delivery.Item, error) {
+func (d *DB) Holding(ctx context.Context, machine, after int64, most int) ([]delivery.Item, error) {
 	return d.items(ctx, `SELECT 0, machine_id, 1, id FROM pickup_codes c INDEXED BY pickup_codes_live
 		WHERE state = 1 AND machine_id = ? AND id > ?
 			AND NOT EXISTS (SELECT 1 FROM outbox WHERE code_id = c.id AND code_id > 0)
-		ORDER BY id LIMIT ?`, machine, after, limit)
+		ORDER BY id`+limit(most), machine, after)
 }
 
 const selectItem = `SELECT id, machine_id, kind, code_id FROM outbox `

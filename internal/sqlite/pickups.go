@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -16,7 +17,6 @@ import (
 
 // states of a pickup code in the database.
 const (
-	pickupLive      = 1
 	pickupUsed      = 2
 	pickupWithdrawn = 3
 	// 4 is live, and swept as past its time.
@@ -45,14 +45,7 @@ func (r *pickupRow) columns() []any {
 }
 
 func (r *pickupRow) code() pickup.Stored {
-	switch r.state {
-	case pickupUsed:
-		r.Marked = pickup.StateUsed
-	case pickupWithdrawn:
-		r.Marked = pickup.StateWithdrawn
-	default:
-		r.Marked = pickup.StateLive
-	}
+	r.Marked = marked(r.state)
 	switch r.unheard {
 	case 0:
 		r.Delivery = pickup.Received
@@ -64,6 +57,17 @@ func (r *pickupRow) code() pickup.Stored {
 	r.Created, r.Expires = fromMillis(r.created), fromMillis(r.expires)
 	r.Used, r.Withdrawn = fromMillis(r.used), fromMillis(r.withdrawn)
 	return r.Stored
+}
+
+// marked is what a state says.
+func marked(state int64) pickup.State {
+	switch state {
+	case pickupUsed:
+		return pickup.StateUsed
+	case pickupWithdrawn:
+		return pickup.StateWithdrawn
+	}
+	return pickup.StateLive
 }
 
 func scanPickup(row scanner) (pickup.Stored, error) {
@@ -154,10 +158,10 @@ func (t *tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err er
 		return f, err
 	}
 	at := o.At.UnixMilli()
-	if err := t.row(ctx, countLive(o.ProductID), f.Machine.ID, o.ProductID, at, 1).Scan(&f.OfProduct); err != nil {
+	if err := t.row(ctx, countLive(o.ProductID, 1), f.Machine.ID, o.ProductID, at).Scan(&f.OfProduct); err != nil {
 		return f, err
 	}
-	err = t.row(ctx, countLive(0), f.Machine.ID, 0, at, pickup.LiveMax).Scan(&f.Live)
+	err = t.row(ctx, countLive(0, pickup.LiveMax), f.Machine.ID, 0, at).Scan(&f.Live)
 	return f, err
 }
 
@@ -173,10 +177,15 @@ func liveCodes(columns string, product int64) string {
 		UNION ALL SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_swept WHERE c.state = 4 AND ` + which
 }
 
-// countLive counts them, to ?4 at most.
-func countLive(product int64) string {
-	return `SELECT count(*) FROM (` + liveCodes(`1`, product) + ` LIMIT ?4)`
+// countLive counts them, to most at most.
+func countLive(product int64, most int) string {
+	return `SELECT count(*) FROM (` + liveCodes(`1`, product) + limit(most) + `)`
 }
+
+// limit ends a query after n rows. The number is written out, since SQLite
+// plans a statement again whenever a parameter of its LIMIT is bound, which
+// costs more than a look-up.
+func limit(n int) string { return ` LIMIT ` + strconv.Itoa(n) }
 
 // freeDigits chooses those of an order that no other code of the machine has.
 func (t *tx) freeDigits(ctx context.Context, o *pickup.Order) (pickup.NewDigits, error) {
@@ -333,14 +342,16 @@ func (t *tx) usePickup(ctx context.Context, r *pickup.Report) (pickup.Code, erro
 // Message implements pickup.Store.
 func (d *DB) Message(ctx context.Context, id int64) (m pickup.Material, err error) {
 	err = d.read(ctx, func(s *session) error {
-		var c pickupRow
-		var machine machineRow
-		var merchant merchantRow
-		err := s.row(context.WithoutCancel(ctx), `SELECT `+pickupColumns+`, `+machineColumns+`, `+merchantColumns+`
+		var state, expires int64
+		code, machine, merchant := &m.Stored, &m.Machine, &m.Merchant
+		err := s.row(context.WithoutCancel(ctx), `SELECT c.id, c.product_id, c.quantity, c.state, c.expires, c.code_index,
+			c.sealed, m.id, m.machine_no, m.timezone, o.id, o.app_key, o.payload, o.signature, o.expiry_unit
 			FROM pickup_codes c JOIN machines m ON m.id = c.machine_id JOIN merchants o ON o.id = m.merchant_id
-			WHERE c.id = ? AND m.deleted = 0`, id).
-			Scan(append(append(c.columns(), machine.columns()...), merchant.columns()...)...)
-		m = pickup.Material{Stored: c.code(), Machine: machine.machine(), Merchant: merchant.merchant()}
+			WHERE c.id = ? AND m.deleted = 0`, id).Scan(
+			&code.ID, &code.ProductID, &code.Quantity, &state, &expires, &code.Index,
+			&code.Sealed, &machine.ID, &machine.No, &machine.Zone, &merchant.ID, &merchant.Sealed,
+			(*string)(&merchant.Payload), (*string)(&merchant.Signature), (*string)(&merchant.Expiry))
+		code.Marked, code.Expires = marked(state), fromMillis(expires)
 		return notFound(err, refusal.PickupNotFound)
 	})
 	return m, err
