@@ -178,7 +178,7 @@ func testPickupDigits(w *world) {
 	m, other := w.stocked("00000001", 1), w.stocked("00000002", 1)
 	free := func(at *fleet.Machine, digits string) {
 		w.Helper()
-		c, err := w.createOf(*at, digits)
+		c, err := w.createOf(*at, 1, digits)
 		w.check(err)
 		if got := w.getPickup(c.ID); got.Digits != digits {
 			w.Errorf("code %d has the digits %q, want %q", c.ID, got.Digits, digits)
@@ -187,7 +187,7 @@ func testPickupDigits(w *world) {
 	taken := func(digits ...string) {
 		w.Helper()
 		before := w.entries()
-		if c, err := w.createOf(m, digits...); !errors.Is(err, pickup.ErrTaken) {
+		if c, err := w.createOf(m, 1, digits...); !errors.Is(err, pickup.ErrTaken) {
 			w.Fatalf("the digits %q are issued again: %+v, %v", digits, c, err)
 		}
 		if w.entries() != before {
@@ -206,7 +206,7 @@ func testPickupDigits(w *world) {
 	w.used(list[0])
 	all := []string{live, withdrawn, used}
 	// The first that is free is taken.
-	c, err := w.createOf(m, live, "12345678", "87654321")
+	c, err := w.createOf(m, 1, live, "12345678", "87654321")
 	w.check(err)
 	if c.Digits != "12345678" {
 		w.Errorf("the digits are %q", c.Digits)
@@ -434,8 +434,11 @@ func testPickupMessage(w *world) {
 		w.Helper()
 		got, err := w.pickups.MessageOf(w.ctx, i)
 		w.check(err)
-		w.wantPickup(got.Code, w.getPickup(c.ID))
-		if got.Machine.No != m.No || got.Machine.Zone != "Asia/Shanghai" || got.Merchant.AppKey != "the app key of of 00000001" ||
+		want := w.getPickup(c.ID)
+		w.wantPickup(got.Code, pickup.Code{
+			ID: want.ID, ProductID: want.ProductID, Digits: want.Digits, Quantity: want.Quantity, Marked: want.Marked, Expires: want.Expires,
+		})
+		if got.Machine.ID != m.ID || got.Machine.No != m.No || got.Machine.Zone != "Asia/Shanghai" || got.Merchant.AppKey != "the app key of of 00000001" ||
 			got.Merchant.ID != m.MerchantID || got.Merchant.Payload != fleet.PayloadJSON {
 			w.Errorf("the message is from %+v to %+v", got.Merchant, got.Machine)
 		}
@@ -472,7 +475,7 @@ func testPickupRace(w *world) {
 	// Of many that are given the same digits, one is.
 	var free atomic.Int64
 	w.race(24, func(int) error {
-		_, err := w.createOf(m, "12345678")
+		_, err := w.createOf(m, 1, "12345678")
 		if errors.Is(err, pickup.ErrTaken) {
 			return nil
 		}
@@ -561,7 +564,7 @@ func testPickupRotation(w *world) {
 			if got := w.getPickup(c.ID); got.Digits != c.Digits {
 				w.Fatalf("code %d has the digits %q, it had %q", c.ID, got.Digits, c.Digits)
 			}
-			if _, err := w.createOf(m, c.Digits); !errors.Is(err, pickup.ErrTaken) {
+			if _, err := w.createOf(m, 1, c.Digits); !errors.Is(err, pickup.ErrTaken) {
 				w.Fatalf("the digits of code %d are free: %v", c.ID, err)
 			}
 		}
