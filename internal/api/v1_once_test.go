@@ -3,6 +3,7 @@ package api
 import (
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -148,6 +149,8 @@ func TestV1IdempotencyBusy(t *testing.T) {
 	w := newWorld(t, options{})
 	r := withKey(w.posts(t)["pickup code"], "k")
 	entered, goOn := make(chan struct{}), make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(goOn) })
+	defer letGo() // or a failed test would wait for the first request for good
 	w.store.fail("CreatePickup", func() error {
 		entered <- struct{}{}
 		<-goOn
@@ -179,7 +182,7 @@ func TestV1IdempotencyBusy(t *testing.T) {
 		t.Error(got.text)
 	}
 	w.must(t, w.v1("DELETE", "/pickup-codes/1", ""))
-	close(goOn)
+	letGo()
 	done := <-first
 	if done.status != 201 || replayed(done) {
 		t.Error(done.text)

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/sqlite"
 	"github.com/scrip-codes/scrip/internal/storetest"
@@ -25,6 +28,8 @@ type fixture struct {
 	db       *sqlite.DB
 	accounts *account.Service
 	codes    *redemption.Service
+	fleet    *fleet.Service
+	pickups  *pickup.Service
 	root     account.Actor
 }
 
@@ -54,6 +59,8 @@ func (f *fixture) open(onCommit func(int, time.Duration)) {
 	f.db = db
 	f.accounts = account.NewService(db, nil, f.clock.Now)
 	f.codes = redemption.NewService(db, db.Keys(), nil, f.clock.Now)
+	f.fleet = fleet.NewService(db, db.Keys(), guess.New(20, time.Minute, f.clock.Now), f.clock.Now, nil)
+	f.pickups = pickup.NewService(db, db.Keys(), f.clock.Now, nil)
 }
 
 // in is the fixture in a subtest.
@@ -103,7 +110,40 @@ func (f *fixture) issue(name string, count, quota int64) []string {
 	return keys
 }
 
-// state is all that a redeem may change, as text.
+// The machine of machine, and what it sells.
+const (
+	machineNo  = "16327138"
+	machineKey = "the machine's own password"
+	appKey     = "the app key of the merchant"
+)
+
+// machine makes a machine with product 1, and a merchant for it.
+func (f *fixture) machine() fleet.Machine {
+	f.Helper()
+	owner, err := f.fleet.CreateMerchant(f.ctx, f.root, fleet.Merchant{Name: "owner", AppKey: appKey}, nil)
+	f.check(err)
+	m, err := f.fleet.CreateMachine(f.ctx, f.root, fleet.Machine{
+		MerchantID: owner.ID, No: machineNo, Name: "n", Zone: "UTC", PurchaseLimit: 3, PickupCodes: true,
+	}, machineKey, nil)
+	f.check(err)
+	_, err = f.fleet.CreateProduct(f.ctx, f.root, machineNo, fleet.Product{ID: 1, Name: "n", Slot: "1"}, nil)
+	f.check(err)
+	return m
+}
+
+// order creates a pickup code of product 1.
+func (f *fixture) order() (pickup.Code, error) {
+	return f.pickups.Create(f.ctx, f.root, pickup.Request{MachineNo: machineNo, ProductID: 1, Quantity: 1, AllowMore: true})
+}
+
+func (f *fixture) pickup() pickup.Code {
+	f.Helper()
+	c, err := f.order()
+	f.check(err)
+	return c
+}
+
+// state is all that grouped writes may change, as text.
 func (f *fixture) state(db *sql.DB) string {
 	f.Helper()
 	var out string
@@ -112,6 +152,9 @@ func (f *fixture) state(db *sql.DB) string {
 		`SELECT group_concat(id || ':' || quota) FROM users`,
 		`SELECT count(*) || ' ' || hex(max(mac)) FROM ledger`,
 		`SELECT count || ' ' || hex(mac) || ' ' || hex(seal) FROM ledger_heads`,
+		`SELECT group_concat(id || ':' || state || ':' || used || ':' || withdrawn) FROM pickup_codes`,
+		`SELECT group_concat(id || ':' || kind || ':' || code_id || ':' || sent) FROM outbox`,
+		`SELECT group_concat(id || ':' || presence || ':' || last_seen) FROM machines`,
 		`SELECT group_concat(name_id || ':' || level || ':' || block || ':' || enabled || ':' || used) FROM redemption_counts`,
 	} {
 		var s sql.NullString

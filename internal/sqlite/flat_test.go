@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
@@ -200,7 +203,8 @@ func TestPlans(t *testing.T) {
 	}
 	raw := f.raw()
 	plain := regexp.MustCompile(`^\s*(BEGIN|COMMIT|ROLLBACK|PRAGMA)`)
-	scan := regexp.MustCompile(`^SCAN (redemptions|redemption_counts|ledger|users|answers|sessions|r|u|s)\b`)
+	scan := regexp.MustCompile(`^SCAN (redemptions|redemption_counts|ledger|users|answers|sessions|r|u|s|` +
+		`merchants|machines|products|pickup_codes|outbox|o|m|c)\b`)
 	for _, text := range texts {
 		if plain.MatchString(text) {
 			continue
@@ -214,12 +218,14 @@ func TestPlans(t *testing.T) {
 }
 
 // mayWalk reports whether a statement may walk a table: because a LIMIT ends
-// the walk, because it is an audit's, or because it is about who is root.
+// the walk, because it is an audit's, about who is root, or of a start.
 func mayWalk(text string) bool {
 	for _, allowed := range []string{
 		`SELECT seq FROM ledger WHERE true ORDER BY seq DESC LIMIT ?`,
 		`SELECT id, quota FROM users ORDER BY id`,
 		`SELECT 1 FROM users WHERE role >= ?`,
+		`SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT `,
+		`UPDATE machines SET presence = ? WHERE presence = ?`, // once, at the start
 	} {
 		if strings.Contains(text, allowed) {
 			return true
@@ -297,6 +303,7 @@ func (f *fixture) everything() {
 	_, err = f.codes.DeleteInvalid(ctx, ctx, f.root)
 	f.check(err)
 
+	m := f.vending()
 	ctxRotate, cut := context.WithCancel(ctx)
 	_ = f.db.Rotate(ctxRotate, func(int64, int64) { cut() })
 	cut()
@@ -304,14 +311,13 @@ func (f *fixture) everything() {
 	f.issue("between", 30, 1)
 	f.check(f.db.Rotate(ctx, nil))
 
-	for _, code := range []int64{0, 3} {
+	for _, about := range []account.LedgerFilter{{}, {CodeID: 3}, {PickupID: 2}, {MachineID: m.ID}} {
 		for _, who := range []int64{0, -1, 1} {
 			for _, from := range []time.Time{{}, second} {
 				for _, to := range []time.Time{{}, second} {
 					for _, before := range []int64{0, 9} {
-						_, err := f.accounts.Ledger(ctx, f.root, account.LedgerFilter{
-							CodeID: code, UserID: who, From: from, To: to, Before: before, Limit: 10,
-						})
+						about.UserID, about.From, about.To, about.Before, about.Limit = who, from, to, before, 10
+						_, err := f.accounts.Ledger(ctx, f.root, about)
 						f.check(err)
 					}
 				}
@@ -320,6 +326,68 @@ func (f *fixture) everything() {
 	}
 	f.whole()
 	f.people(user)
+}
+
+// vending calls what is about machines, pickup codes and the outbox. What it
+// returns is there, with a code, until it is deleted at the end.
+func (f *fixture) vending() fleet.Machine {
+	f.Helper()
+	ctx, m := f.ctx, f.machine()
+	_, err := f.fleet.ChangeMerchant(ctx, f.root, m.MerchantID, fleet.MerchantChange{Name: new("x")})
+	f.check(err)
+	_, err = f.fleet.ChangeMachine(ctx, f.root, m.No, fleet.MachineChange{Name: new("x")})
+	f.check(err)
+	_, err = f.fleet.CreateProduct(ctx, f.root, m.No, fleet.Product{Name: "next", Slot: "2"}, nil)
+	f.check(err)
+	_, err = f.fleet.ChangeProduct(ctx, f.root, m.No, 1, fleet.ProductChange{Name: new("x")})
+	f.check(err)
+	_, err = f.fleet.Merchants(ctx, f.root, 0, 10)
+	f.check(err)
+	_, err = f.fleet.Machines(ctx, f.root, 0, 10)
+	f.check(err)
+	_, err = f.fleet.Products(ctx, f.root, m.No, 0, 10)
+	f.check(err)
+	_, err = f.fleet.Login(ctx, m.No, machineKey, "203.0.113.9")
+	f.check(err)
+	_, err = f.fleet.OwnerOf(ctx, m.ID)
+	f.check(err)
+	f.check(f.db.Begin(ctx))
+	f.check(f.db.See(ctx, []fleet.Sighting{{MachineID: m.ID, Presence: fleet.Heard, At: f.clock.Now()}}))
+
+	var codes []pickup.Code
+	for range 6 {
+		codes = append(codes, f.pickup())
+	}
+	_, err = f.pickups.MessageOf(ctx, delivery.Item{MachineID: m.ID, Kind: delivery.KindCreate, CodeID: codes[0].ID})
+	f.check(err)
+	f.check(f.pickups.Withdraw(ctx, f.root, codes[0].ID))
+	_, err = f.pickups.Used(ctx, m.ID, codes[1].ID, "203.0.113.9", time.Time{})
+	f.check(err)
+	for _, late := range []bool{false, true} {
+		_, err = f.pickups.List(ctx, f.root, pickup.Query{MachineNo: m.No, Limit: 10, LateUse: late})
+		f.check(err)
+	}
+	_, err = f.db.Since(ctx, 0, 10)
+	f.check(err)
+	_, err = f.db.Holding(ctx, m.ID, 0, 10)
+	f.check(err)
+	_, err = f.db.Backlog(ctx)
+	f.check(err)
+	waiting, err := f.db.Waiting(ctx, m.ID, 0, 10)
+	f.check(err)
+	f.check(f.db.Advance(ctx, []delivery.Progress{
+		{ID: waiting[0].ID, Stage: delivery.Sent}, {ID: waiting[1].ID, Stage: delivery.Received},
+	}))
+	for _, d := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		f.clock.Add(d)
+		f.check(f.pickups.Sweep(ctx))
+	}
+	f.check(f.fleet.RenewPassword(ctx, f.root, m.No, "new", nil))
+	_, err = f.db.Newest(ctx)
+	f.check(err)
+	f.check(f.fleet.DeleteProduct(ctx, f.root, m.No, 1))
+	f.check(f.fleet.DeleteMachine(ctx, f.root, m.No))
+	return m
 }
 
 // search looks for codes in every way.

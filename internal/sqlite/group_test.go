@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/refusal"
 	"github.com/scrip-codes/scrip/internal/sqlite"
 )
@@ -35,26 +38,39 @@ func (c *commits) take() []int {
 	return out
 }
 
-// together redeems the keys at the same time: none is committed before all have
-// arrived. It returns the error of each.
+// together redeems the keys at the same time. It returns the error of each.
 func (f *fixture) together(by account.Actor, keys []string) []error {
+	f.Helper()
+	writes := make([]func() error, len(keys))
+	for i, key := range keys {
+		writes[i] = func() error {
+			_, err := f.codes.Redeem(f.ctx, by, key, nil)
+			return err
+		}
+	}
+	return f.atOnce(writes)
+}
+
+// atOnce calls grouped writes at the same time: none but the first is committed
+// before all have arrived. It returns the error of each.
+func (f *fixture) atOnce(writes []func() error) []error {
 	f.Helper()
 	lock := f.raw()
 	f.exec(lock, `BEGIN IMMEDIATE`) // the engine's writer waits for its end
-	errs := make([]error, len(keys))
+	errs := make([]error, len(writes))
 	var wg sync.WaitGroup
-	redeem := func(i int) {
-		wg.Go(func() { _, errs[i] = f.codes.Redeem(f.ctx, by, keys[i], nil) })
+	begin := func(i int) {
+		wg.Go(func() { errs[i] = writes[i]() })
 	}
 	// The first goes ahead to the writer, where it waits.
-	redeem(0)
+	begin(0)
 	for f.db.Idling() || f.db.Queued() > 0 {
 		runtime.Gosched()
 	}
-	for i := range keys[1:] {
-		redeem(i + 1)
+	for i := range writes[1:] {
+		begin(i + 1)
 	}
-	for f.db.Queued() < len(keys)-1 {
+	for f.db.Queued() < len(writes)-1 {
 		runtime.Gosched()
 	}
 	f.exec(lock, `ROLLBACK`)
@@ -205,10 +221,165 @@ func TestGroupFails(t *testing.T) {
 	}
 }
 
+// mixed is a group of every kind of grouped write, half of which is refused or
+// changes nothing, with what each should end with; the first goes alone.
+func (f *fixture) mixed(
+	m fleet.Machine, user account.Actor, key string, codes []pickup.Code,
+) (writes []func() error, want []refusal.Code) {
+	f.Helper()
+	add := func(code refusal.Code, write func() error) {
+		writes, want = append(writes, write), append(want, code)
+	}
+	redeem := func(key string) func() error {
+		return func() error {
+			_, err := f.codes.Redeem(f.ctx, user, key, nil)
+			return err
+		}
+	}
+	create := func(product int64) func() error {
+		return func() error {
+			_, err := f.pickups.Create(f.ctx, f.root, pickup.Request{
+				MachineNo: machineNo, ProductID: product, Quantity: 1, AllowMore: true,
+			})
+			return err
+		}
+	}
+	use := func(machine, code int64) func() error {
+		return func() error {
+			_, err := f.pickups.Used(f.ctx, machine, code, "203.0.113.9", time.Time{})
+			return err
+		}
+	}
+	add(refusal.RedemptionUnknown, redeem("unknown"))
+	add("", redeem(key))
+	add(refusal.RedemptionUnknown, redeem("unknown too"))
+	add("", create(1))
+	add(refusal.ProductNotFound, create(2))
+	add("", func() error { return f.pickups.Withdraw(f.ctx, f.root, codes[0].ID) })
+	add(refusal.PickupNotFound, func() error { return f.pickups.Withdraw(f.ctx, f.root, 9999) })
+	add("", use(m.ID, codes[1].ID))
+	add(refusal.PickupNotFound, use(m.ID+1, codes[2].ID))
+	add("", func() error {
+		return f.db.Advance(f.ctx, []delivery.Progress{{ID: codes[2].ID, Stage: delivery.Received}})
+	})
+	add("", func() error {
+		return f.db.See(f.ctx, []fleet.Sighting{{MachineID: m.ID, Presence: fleet.Heard, At: f.clock.Now()}})
+	})
+	return writes, want
+}
+
+// Writes of all kinds share a commit, and the refusal of one touches no other.
+func TestGroupOfAll(t *testing.T) {
+	var c commits
+	f := newFixture(t, c.add)
+	user, m := f.user(), f.machine()
+	key := f.issue("n", 1, 3)[0]
+	codes := []pickup.Code{f.pickup(), f.pickup(), f.pickup()}
+	c.take()
+	writes, want := f.mixed(m, user, key, codes)
+	for i, err := range f.atOnce(writes) {
+		if refusal.CodeOf(err) != want[i] || (err == nil) != (want[i] == "") {
+			t.Errorf("write %d: %v, want %q", i, err, want[i])
+		}
+	}
+	if sizes := c.take(); len(sizes) != 2 || sizes[0] != 1 || sizes[1] != 2 {
+		t.Errorf("three redeems made the commits %v, want 1 and 2", sizes)
+	}
+	states := []pickup.State{pickup.StateWithdrawn, pickup.StateUsed, pickup.StateLive, pickup.StateLive}
+	for i, want := range states {
+		got, err := f.pickups.Get(f.ctx, f.root, int64(i+1))
+		f.check(err)
+		if got.Marked != want {
+			t.Errorf("code %d is %+v, want %s", i+1, got, want)
+		}
+	}
+	u, err := f.accounts.Get(f.ctx, f.root, user.ID)
+	f.check(err)
+	if u.Quota != 3 {
+		t.Errorf("the balance is %d", u.Quota)
+	}
+	f.whole()
+}
+
+// Such a group fails as a whole, and leaves nothing, wherever the error comes
+// from; the next one works.
+func TestGroupOfAllFails(t *testing.T) {
+	f := newFixture(t, nil)
+	user, m := f.user(), f.machine()
+	key := f.issue("n", 1, 3)[0]
+	codes := []pickup.Code{f.pickup(), f.pickup(), f.pickup()}
+	raw := f.raw()
+	for _, where := range []string{
+		`BEFORE INSERT ON pickup_codes`, `BEFORE UPDATE ON pickup_codes WHEN old.id = 1`, `BEFORE UPDATE ON pickup_codes WHEN old.id = 2`,
+		`BEFORE INSERT ON outbox WHEN new.kind = 1`, `BEFORE INSERT ON outbox WHEN new.kind = 2`,
+		`BEFORE DELETE ON outbox WHEN old.code_id = 3`, `BEFORE UPDATE ON machines`, `BEFORE UPDATE ON users`,
+		`BEFORE INSERT ON ledger WHEN new.kind = 'pickup_use'`, `BEFORE UPDATE ON ledger_heads`,
+	} {
+		before := f.state(raw)
+		f.exec(raw, `CREATE TRIGGER broken `+where+` BEGIN SELECT RAISE(ABORT, 'broken'); END`)
+		writes, _ := f.mixed(m, user, key, codes)
+		errs := f.atOnce(writes)
+		f.exec(raw, `DROP TRIGGER broken`)
+		for i, err := range errs[1:] {
+			if err == nil || !strings.Contains(err.Error(), "broken") || refusal.CodeOf(err) != "" {
+				t.Errorf("%s: write %d: %v", where, i+1, err)
+			}
+		}
+		if got := f.state(raw); got != before {
+			t.Errorf("%s: the group left\n%safter\n%s", where, got, before)
+		}
+		f.check(f.db.Idle(f.ctx))
+	}
+	writes, want := f.mixed(m, user, key, codes)
+	for i, err := range f.atOnce(writes) {
+		if refusal.CodeOf(err) != want[i] || (err == nil) != (want[i] == "") {
+			t.Errorf("afterwards, write %d: %v, want %q", i, err, want[i])
+		}
+	}
+	f.whole()
+}
+
+// A large job is bounded by its own caller; behind it a group ends.
+func TestGroupSize(t *testing.T) {
+	var c commits
+	f := newFixture(t, c.add)
+	user := f.user()
+	keys := f.issue("n", 40, 1)
+	c.take()
+	var writes []func() error
+	redeem := func(key string) func() error {
+		return func() error {
+			_, err := f.codes.Redeem(f.ctx, user, key, nil)
+			return err
+		}
+	}
+	writes = append(writes, redeem(keys[0]))
+	for n := range 3 {
+		writes = append(writes, func() error { return f.db.Advance(f.ctx, make([]delivery.Progress, 512)) }, redeem(keys[n+1]))
+	}
+	for i, err := range f.atOnce(writes) {
+		if err != nil {
+			t.Errorf("write %d: %v", i, err)
+		}
+	}
+	if sizes := c.take(); len(sizes) < 2 || len(sizes) > 4 || sum(sizes) != 4 {
+		t.Errorf("four redeems made the commits %v", sizes)
+	}
+}
+
+func sum(numbers []int) (n int) {
+	for _, i := range numbers {
+		n += i
+	}
+	return n
+}
+
 // Every other write fails the same way: whole, and without a trace.
 func TestWriteFails(t *testing.T) {
 	f := newFixture(t, nil)
 	f.issue("n", 10, 3)
+	m := f.machine()
+	f.pickup()
 	raw := f.raw()
 	for _, table := range []string{"ledger", "ledger_heads", "redemption_counts"} {
 		for _, event := range []string{"INSERT", "UPDATE"} {
@@ -226,7 +397,13 @@ func TestWriteFails(t *testing.T) {
 				_, err := f.codes.Change(f.ctx, f.root, 4, disabling())
 				return err
 			},
+			"machine delete":   func() error { return f.fleet.DeleteMachine(f.ctx, f.root, m.No) },
+			"machine product":  func() error { return f.fleet.DeleteProduct(f.ctx, f.root, m.No, 1) },
+			"machine password": func() error { return f.fleet.RenewPassword(f.ctx, f.root, m.No, "new", nil) },
 		} {
+			if table == "redemption_counts" && strings.HasPrefix(name, "machine") {
+				continue // it counts no redemption codes
+			}
 			if err := do(); err == nil || !strings.Contains(err.Error(), "broken") {
 				t.Errorf("%s, %s broken: %v", name, table, err)
 			}

@@ -19,7 +19,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver, pure Go: docs/decisions/sqlite-driver.md
+	driver "modernc.org/sqlite" // pure Go: docs/decisions/sqlite-driver.md
+	lib "modernc.org/sqlite/lib"
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/delivery"
@@ -34,6 +35,8 @@ const (
 	readers = 4
 	// busyTimeout is how long a connection waits for another process's write.
 	busyTimeout = 15 * time.Second
+	// reachAgain is how long reach waits between two tries.
+	reachAgain = 20 * time.Millisecond
 	// Page caches in KiB: the writer's holds the upper levels of every index.
 	writerCache = 16 << 10
 	readerCache = 2 << 10
@@ -117,6 +120,9 @@ func (d *DB) open(ctx context.Context, path string) (err error) {
 		return err
 	}
 	d.writeDB.SetMaxOpenConns(1)
+	if err := reach(ctx, d.writeDB); err != nil {
+		return err
+	}
 	if err := migrate(ctx, d.writeDB); err != nil {
 		return err
 	}
@@ -169,6 +175,23 @@ func connect(path string, cacheKiB int, more string) (*sql.DB, error) {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	return db, nil
+}
+
+// reach makes a pool's first connection. Of several processes that turn a new
+// file's write-ahead log on together some are told at once that it is busy,
+// whatever their timeout is: they try again for that long.
+func reach(ctx context.Context, db *sql.DB) error {
+	for left := busyTimeout; ; left -= reachAgain {
+		err := db.PingContext(ctx)
+		if e, ok := errors.AsType[*driver.Error](err); !ok || e.Code()&0xff != lib.SQLITE_BUSY || left <= 0 {
+			return err
+		}
+		select {
+		case <-time.After(reachAgain):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func dsnOf(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }

@@ -27,6 +27,20 @@ const ModelSeed = "SCRIP_MODEL_SEED"
 func Model(t *testing.T, create func(t *testing.T) Opener) {
 	t.Helper()
 	const steps = 250
+	runModel(t, create, func(w *world, seed uint64) walker { return newModel(w, seed) }, steps)
+}
+
+// walker is a model that takes random steps beside a database.
+type walker interface {
+	step()
+	compareAll()
+	lastSteps() string
+}
+
+func runModel(
+	t *testing.T, create func(t *testing.T) Opener, begin func(w *world, seed uint64) walker, steps int,
+) {
+	t.Helper()
 	seeds := []uint64{1, 2, 3, rand.Uint64()} //nolint:gosec // G404: any number will do
 	if text := os.Getenv(ModelSeed); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
@@ -37,10 +51,11 @@ func Model(t *testing.T, create func(t *testing.T) Opener) {
 	}
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			m := newModel(newWorld(t, create), seed)
+			w := newWorld(t, create)
+			m := begin(w, seed)
 			defer func() {
 				if t.Failed() {
-					t.Logf("the last steps were:\n%s", strings.Join(m.steps[max(len(m.steps)-25, 0):], "\n"))
+					t.Logf("the last steps were:\n%s", m.lastSteps())
 					t.Logf("run it again with %s=%d", ModelSeed, seed)
 				}
 			}()
@@ -48,16 +63,31 @@ func Model(t *testing.T, create func(t *testing.T) Opener) {
 				m.step()
 			}
 			m.compareAll()
-			m.world.audit()
+			w.audit()
 		})
 	}
 }
 
+// diary is the steps that a model has taken.
+type diary struct {
+	clock *Clock
+	steps []string
+}
+
+func (d *diary) log(format string, args ...any) {
+	d.steps = append(d.steps, fmt.Sprintf("%s  ", d.clock.Now().UTC().Format("15:04:05.000"))+fmt.Sprintf(format, args...))
+}
+
+func (d *diary) last() string { return d.steps[len(d.steps)-1] }
+
+func (d *diary) lastSteps() string { return strings.Join(d.steps[max(len(d.steps)-25, 0):], "\n") }
+
 // model is what the database should hold, and the random source of the steps.
 type model struct {
+	diary
+
 	world  *world
 	random *rand.Rand
-	steps  []string
 
 	codes    map[int64]*redemption.View
 	lastCode int64
@@ -69,7 +99,7 @@ type model struct {
 
 func newModel(w *world, seed uint64) *model {
 	w.Helper()
-	m := &model{world: w, random: seeded(seed), codes: map[int64]*redemption.View{}}
+	m := &model{diary: diary{clock: w.clock}, world: w, random: seeded(seed), codes: map[int64]*redemption.View{}}
 	root, err := w.engine.UserByID(w.ctx, 1)
 	w.check(err)
 	m.users = []*account.User{&root}
@@ -83,15 +113,11 @@ func (m *model) note(by account.Actor, e account.Entry) {
 	m.ledger = append(m.ledger, e)
 }
 
-func (m *model) log(format string, args ...any) {
-	m.steps = append(m.steps, fmt.Sprintf("%s  ", m.world.clock.Now().UTC().Format("15:04:05.000"))+fmt.Sprintf(format, args...))
-}
-
 // want compares how a call ended with how it should have.
 func (m *model) want(err error, code refusal.Code) {
 	m.world.Helper()
 	if (err == nil) != (code == "") || refusal.CodeOf(err) != code {
-		m.world.Fatalf("%s: %v, want %q", m.steps[len(m.steps)-1], err, code)
+		m.world.Fatalf("%s: %v, want %q", m.last(), err, code)
 	}
 }
 
@@ -216,7 +242,7 @@ func (m *model) redeem() {
 		return
 	}
 	if n != code.Quota {
-		m.world.Fatalf("%s: credited %d, want %d", m.steps[len(m.steps)-1], n, code.Quota)
+		m.world.Fatalf("%s: credited %d, want %d", m.last(), n, code.Quota)
 	}
 	user.Quota += code.Quota
 	code.Status, code.UsedBy, code.Redeemed = redemption.StatusUsed, user.ID, m.now()

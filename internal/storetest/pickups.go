@@ -115,12 +115,12 @@ func newDigits(ring *keyring.Ring, no, digits string) pickup.NewDigits {
 	}
 }
 
-// createOf orders a code of product 1 and of those digits, for an hour.
-func (w *world) createOf(m fleet.Machine, digits ...string) (c pickup.Code, err error) {
+// createOf orders a code of those digits, for an hour.
+func (w *world) createOf(m fleet.Machine, product int64, digits ...string) (c pickup.Code, err error) {
 	w.Helper()
 	err = w.engine.Keys().Use(w.ctx, func(ring *keyring.Ring) error {
 		o := pickup.Order{
-			Epoch: ring.Epoch(), MachineNo: m.No, ProductID: 1, Quantity: 1, AllowMore: true,
+			Epoch: ring.Epoch(), MachineNo: m.No, ProductID: product, Quantity: 1, AllowMore: true,
 			At: w.clock.Now(), Expires: w.clock.Now().Add(time.Hour), By: w.root,
 		}
 		for _, text := range digits {
