@@ -1,7 +1,7 @@
 // Package app is the scrip command: its subcommands, and the order in which
 // the parts of the server start and stop. Nobody imports it but cmd/scrip; it
 // alone reads the clock. Imports: config, the use cases, the engine, api, broker,
-// and kong, the Prometheus client and x/net.
+// bench, device, and kong, the Prometheus client and x/net.
 package app
 
 import (
