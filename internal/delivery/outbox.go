@@ -323,11 +323,11 @@ func (o *Outbox) send(ctx context.Context, l *line) {
 
 // rest leaves a line alone for a while after a failure.
 func (o *Outbox) rest(ctx context.Context, l *line, what string, err error) {
-	if ctx.Err() != nil {
-		return
-	}
 	l.failed++
 	l.resting = true
+	if ctx.Err() != nil {
+		return // it rests for good
+	}
 	if bits.OnesCount(uint(l.failed)) == 1 { // 1, 2, 4, 8, …
 		o.log.LogAttrs(ctx, slog.LevelWarn, "delivery failed, and will be tried again",
 			slog.String("while", what), slog.Int64("machine_id", l.machine), slog.Int("tries", l.failed), slog.Any("error", err))

@@ -221,6 +221,9 @@ func TestGroupFails(t *testing.T) {
 	}
 }
 
+// taken stands for pickup.ErrTaken.
+const taken refusal.Code = "taken"
+
 // mixed is a group of every kind of grouped write, half of which is refused or
 // changes nothing, with what each should end with; the first goes alone.
 func (f *fixture) mixed(
@@ -255,6 +258,20 @@ func (f *fixture) mixed(
 	add(refusal.RedemptionUnknown, redeem("unknown too"))
 	add("", create(1))
 	add(refusal.ProductNotFound, create(2))
+	add(taken, func() error {
+		c, err := f.db.Pickup(f.ctx, codes[2].ID)
+		f.check(err)
+		ring, err := f.db.Keys().Reload(f.ctx)
+		f.check(err)
+		_, err = f.db.CreatePickup(f.ctx, pickup.Order{
+			Epoch: ring.Epoch(), MachineNo: machineNo, ProductID: 1, Quantity: 1, AllowMore: true, By: f.root,
+			At: f.clock.Now(), Expires: f.clock.Now(), Digits: []pickup.NewDigits{{Indexes: [][]byte{c.Index}}},
+		})
+		if errors.Is(err, pickup.ErrTaken) {
+			err = refusal.New(taken)
+		}
+		return err
+	})
 	add("", func() error { return f.pickups.Withdraw(f.ctx, f.root, codes[0].ID) })
 	add(refusal.PickupNotFound, func() error { return f.pickups.Withdraw(f.ctx, f.root, 9999) })
 	add("", use(m.ID, codes[1].ID))
