@@ -132,13 +132,13 @@ func (w *world) serve(o options, queue delivery.Store) (stop func()) {
 	w.check(err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))
 	var jobs sync.WaitGroup
-	jobs.Go(func() { w.watch.Run(ctx) })
+	watch, running := w.watch, w.broker // those of w may be others by the time that they run
+	jobs.Go(func() { watch.Run(ctx) })
 	jobs.Go(func() {
-		if err := outbox.Run(ctx, w.broker); err != nil {
+		if err := outbox.Run(ctx, running); err != nil {
 			w.Error(err)
 		}
 	})
-	running := w.broker
 	return func() {
 		w.check(running.Close())
 		cancel()
