@@ -42,10 +42,9 @@ func newMachines(s *store, log *slog.Logger, logins *guess.Limiter) *machines {
 	return m
 }
 
-// start serves MQTT on a listener and sends what waits. Whatever ends the outbox
-// before stop does is told to failed.
-func (m *machines) start(ctx context.Context, l net.Listener, registry *prometheus.Registry, failed chan<- error) (err error) {
-	if err := m.store.Begin(ctx); err != nil {
+// start serves MQTT on a listener and sends what waits.
+func (m *machines) start(ctx context.Context, l net.Listener, registry *prometheus.Registry) (err error) {
+	if err := errors.Join(m.store.Begin(ctx), m.outbox.Begin(ctx)); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	registerBacklog(ctx, registry, m.store)
@@ -58,11 +57,7 @@ func (m *machines) start(ctx context.Context, l net.Listener, registry *promethe
 	}
 	ctx, m.stopJobs = context.WithCancel(context.WithoutCancel(ctx))
 	m.jobs.Go(func() { m.watch.Run(ctx) })
-	m.jobs.Go(func() {
-		if err := m.outbox.Run(ctx, m.broker); err != nil {
-			failed <- fmt.Errorf("sending to machines: %w", err)
-		}
-	})
+	m.jobs.Go(func() { m.outbox.Run(ctx, m.broker) })
 	return nil
 }
 

@@ -98,9 +98,8 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		return errors.Join(err, listener.Close())
 	}
 
-	failed := make(chan error, 2)
 	machines := newMachines(s, log, limiter())
-	if err := machines.start(ctx, mqttListener, m.registry, failed); err != nil {
+	if err := machines.start(ctx, mqttListener, m.registry); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, machines.stop(context.WithoutCancel(ctx))) }()
@@ -135,7 +134,8 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		jobs.Wait()
 	}()
 
-	go func() { failed <- fmt.Errorf("serving HTTP: %w", serveOn(server, listener, c.Certificate)) }()
+	served := make(chan error, 1)
+	go func() { served <- serveOn(server, listener, c.Certificate) }()
 	serving.Store(true)
 	r := &running{
 		HTTP: address("http", listener, c.Certificate != nil), MQTT: address("mqtt", mqttListener, c.MQTTCertificate != nil),
@@ -147,8 +147,8 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	}
 
 	select {
-	case err := <-failed:
-		return err
+	case err := <-served:
+		return fmt.Errorf("serving HTTP: %w", err)
 	case <-ctx.Done():
 	}
 	log.InfoContext(work, "stopping: finishing what is under way; a second signal ends at once")

@@ -215,7 +215,11 @@ func (d *database) serveMachines(ctx context.Context, address string) (*machines
 
 // send sends the machines what waits for them, from now on.
 func (m *machines) send() {
-	m.jobs.Go(func() { m.failed = m.outbox.Run(m.work, m.broker) })
+	m.jobs.Go(func() {
+		if m.failed = m.outbox.Begin(m.work); m.failed == nil {
+			m.outbox.Run(m.work, m.broker)
+		}
+	})
 }
 
 func (m *machines) stop() error {

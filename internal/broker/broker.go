@@ -39,12 +39,17 @@ const (
 	connectMax = 16 << 10
 	// packetMax bounds every later packet in bytes.
 	packetMax = 64 << 10
+	// skipMax bounds a larger message in bytes: beyond it the connection ends.
+	skipMax = 1 << 20
+	// readStep is how much room is made at once for a packet, in bytes.
+	readStep = 2 << 10
 	// bufferSize is that of a connection's reads: of most packets, in bytes.
 	bufferSize = 256
 	// receiveMax bounds the messages of a machine that are not done with.
 	receiveMax = 16
-	// writeWithin bounds every write to a connection.
-	writeWithin = 10 * time.Second
+	// writeWithin bounds every write to a connection: one that takes longer is that
+	// of a machine that does not read, and others wait behind it.
+	writeWithin = time.Second
 	// acceptRest is how long nothing is accepted after that has failed.
 	acceptRest = 100 * time.Millisecond
 	// closeWithin bounds how long Close waits for what is under way.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -93,12 +94,53 @@ func (c *connection) next(most int) ([]byte, error) {
 		more = b&0x80 != 0
 	}
 	if length > most {
-		return nil, packets.ErrPacketTooLarge
+		return nil, &tooLarge{kind, length}
 	}
-	packet = slices.Grow(packet, length)
-	body := packet[len(packet) : len(packet)+length]
-	_, err = io.ReadFull(c.reader, body)
-	return packet[:len(packet)+length], err
+	for length > 0 { // room is made for what comes, not for what is announced
+		n := min(length, readStep)
+		packet = slices.Grow(packet, n)
+		begin := len(packet)
+		packet = packet[:begin+n]
+		if _, err := io.ReadFull(c.reader, packet[begin:]); err != nil {
+			return nil, err
+		}
+		length -= n
+	}
+	return packet, nil
+}
+
+// tooLarge is the error of a packet whose rest has not been read.
+type tooLarge struct {
+	head byte
+	rest int
+}
+
+// Error says so.
+func (*tooLarge) Error() string { return packets.ErrPacketTooLarge.Error() }
+
+// skip passes over the rest of a PUBLISH, and returns its packet's id, 0 if it
+// has none.
+func (c *connection) skip(t *tooLarge) (id uint16, err error) {
+	var two [2]byte
+	if _, err := io.ReadFull(c.reader, two[:]); err != nil {
+		return 0, err
+	}
+	topic := int(binary.BigEndian.Uint16(two[:]))
+	left := t.rest - 2 - topic
+	if left < 2 {
+		return 0, packets.ErrMalformedPacket
+	}
+	if _, err := c.reader.Discard(topic); err != nil {
+		return 0, err
+	}
+	if t.head&0x06 != 0 {
+		if _, err := io.ReadFull(c.reader, two[:]); err != nil {
+			return 0, err
+		}
+		id, left = binary.BigEndian.Uint16(two[:]), left-2
+	}
+	_, err = c.reader.Discard(left)
+	return id, err
 }
 
 // decode has the library read a packet.

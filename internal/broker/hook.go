@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"errors"
 	"slices"
+	"strings"
 
 	"github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -19,6 +21,9 @@ func (b *Embedded) process(c *connection, packet []byte) error {
 	pk, err := c.decode(c.client, packet)
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(pk.TopicName, "$") {
+		pk.TopicName = "refused" // as any other: to those the library would not say a word
 	}
 	if err := b.server.InjectPacket(c.client, pk); err != nil {
 		return err
@@ -98,7 +103,15 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 		h.b.metrics.refusedPublishes.Inc()
 		return pk, packets.CodeSuccessIgnore
 	}
-	if h.b.uplink(c, pk.Payload) != nil {
+	err := h.b.uplink(c, pk.Payload)
+	if _, ok := errors.AsType[notBelieved](err); ok {
+		// MQTT 5 has a word for that, and the library knows it for QoS 1.
+		if cl.Properties.ProtocolVersion >= 5 && pk.FixedHeader.Qos == 1 {
+			return pk, packets.ErrNotAuthorized
+		}
+		return pk, packets.CodeSuccessIgnore
+	}
+	if err != nil {
 		// Without an acknowledgement, and for want of a better way to have it sent
 		// again, without a connection.
 		h.b.end(c, packets.ErrServerBusy)

@@ -70,6 +70,12 @@ func (b *Embedded) listen(c *connection) error {
 			return err
 		}
 		packet, err := c.next(packetMax)
+		if large, ok := errors.AsType[*tooLarge](err); ok {
+			if err := b.tooLarge(c, large); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -88,6 +94,23 @@ func (b *Embedded) listen(c *connection) error {
 		}
 	}
 	return nil
+}
+
+// tooLarge passes over a message that is too large to be looked at, and
+// acknowledges it as every message that is dropped. Nothing else is that large,
+// nor in good faith larger still: that ends the connection.
+func (b *Embedded) tooLarge(c *connection, t *tooLarge) error {
+	_ = b.dropped(c, oversized) // it says that it was
+	qos := t.head >> 1 & 0x03
+	if t.head>>4 != packets.Publish || t.rest > skipMax || qos > 1 {
+		return packets.ErrPacketTooLarge
+	}
+	id, err := c.skip(t)
+	if err != nil || qos == 0 {
+		return err
+	}
+	_, err = c.Write(binary.BigEndian.AppendUint16([]byte{packets.Puback << 4, 2}, id))
+	return err
 }
 
 // acknowledged says that a machine has the message with that id.

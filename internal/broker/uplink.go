@@ -20,8 +20,16 @@ const (
 	unavailable = "unavailable" // it could not be checked
 )
 
-// uplink acts on what a machine says. It fails only if the machine is to say it
-// again; whatever else is wrong with a message would be so the next time too.
+// notBelieved is why a message had no effect that may have one another time:
+// once the machine has the app key that the server has.
+type notBelieved string
+
+// Error says why.
+func (n notBelieved) Error() string { return "a message was dropped: " + string(n) }
+
+// uplink acts on what a machine says. It fails with a notBelieved if the message
+// was dropped and the machine should know that, and with any other error if it is
+// to say it again.
 func (b *Embedded) uplink(c *connection, payload []byte) error {
 	if len(payload) > wire.MaxMessage {
 		return b.dropped(c, oversized)
@@ -75,6 +83,9 @@ func (b *Embedded) dropped(c *connection, reason string) error {
 	if left, ok := b.drops.due(); ok {
 		b.config.Log.LogAttrs(b.work, slog.LevelWarn, "dropped a message from a machine", slog.String("machine_no", c.no),
 			slog.String("address", c.address), slog.String("reason", reason), slog.Int("left_out", left))
+	}
+	if reason == forged || reason == foreign {
+		return notBelieved(reason)
 	}
 	return nil
 }

@@ -105,10 +105,17 @@ func TestDropped(t *testing.T) {
 				{"no id", "malformed", w.put(m, 0)},
 				{"oversized", "oversized", bytes.Repeat([]byte("A"), wire.MaxMessage+1)},
 				{"very much so", "oversized", bytes.Repeat([]byte("A"), 60<<10)},
+				{"larger than a packet may be", "oversized", bytes.Repeat([]byte("A"), 200<<10)},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					before := w.metric("scrip_mqtt_uplinks_dropped_total", test.reason)
-					p.send(test.payload)
+					var want byte
+					if test.reason == "forged" || test.reason == "foreign" { // which may be mended, and sent again
+						want = v.pick(0, 0x87)
+					}
+					if reason, err := p.publish(message{topic: serverTopic, qos: 1, payload: test.payload}); reason != want || err != nil && want == 0 {
+						t.Errorf("publishing: %#x, %v", reason, err)
+					}
 					w.wantMetric(before+1, "scrip_mqtt_uplinks_dropped_total", test.reason)
 				})
 			}
@@ -165,7 +172,10 @@ func TestPresence(t *testing.T) {
 			want(fleet.Connected)
 			p.send(w.offline(m))
 			other := wire.Style{AppKey: appKey}
-			p.send([]byte(strings.Replace(string(wire.Put{Head: w.head(m), ID: 1}.Encode(other)), `"used":"1"`, `"used":"0"`, 1)))
+			forged := strings.Replace(string(wire.Put{Head: w.head(m), ID: 1}.Encode(other)), `"used":"1"`, `"used":"0"`, 1)
+			if reason, _ := p.publish(message{topic: serverTopic, qos: 1, payload: []byte(forged)}); reason != v.pick(0, 0x87) {
+				t.Errorf("publishing: %#x", reason)
+			}
 			want(fleet.Offline)
 			p.send(w.put(m, w.code(m).ID))
 			want(fleet.Connected)
@@ -239,7 +249,7 @@ func FuzzUplink(f *testing.F) {
 		if d, err := wire.Decode(payload); err == nil && d.MachineNo() == m.No {
 			signed = d.Verify(appKey)
 		}
-		if err := w.broker.Uplink(m.ID, payload); err != nil {
+		if err := w.broker.Uplink(m.ID, payload); err != nil && signed {
 			t.Fatal(err)
 		}
 		if c, err := w.pickups.Get(t.Context(), w.root, code.ID); err != nil || !signed && c.Marked != pickup.StateLive {

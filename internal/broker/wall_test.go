@@ -30,7 +30,7 @@ func TestWall(t *testing.T) {
 			}
 			w.wantMetric(float64(len(filters)), "scrip_mqtt_subscriptions_refused_total")
 
-			topics := []string{topicOf(victim), topicOf(thief), "/server/app/", "/server", "server/app", "$share/g//server/app"}
+			topics := []string{topicOf(victim), topicOf(thief), "/server/app/", "/server", "server/app", "$share/g//server/app", "$SYS/x", "$share"}
 			refused := 0
 			for _, topic := range topics {
 				for qos := range byte(3) {

@@ -125,6 +125,7 @@ func (w *world) serve(o options, queue delivery.Store) (stop func()) {
 	l, err := lc.Listen(w.ctx, "tcp", "127.0.0.1:0")
 	w.check(err)
 	w.address = l.Addr().String()
+	w.check(outbox.Begin(w.ctx))
 	w.broker, err = broker.Start(broker.Config{
 		Listener: l, Fleet: w.fleet, Watch: w.watch, Pickups: w.pickups, Outbox: outbox,
 		Log: log, Now: w.clock.Now, Registry: w.registry, ConnectionsMax: o.connectionsMax,
@@ -134,11 +135,7 @@ func (w *world) serve(o options, queue delivery.Store) (stop func()) {
 	var jobs sync.WaitGroup
 	watch, running := w.watch, w.broker // those of w may be others by the time that they run
 	jobs.Go(func() { watch.Run(ctx) })
-	jobs.Go(func() {
-		if err := outbox.Run(ctx, running); err != nil {
-			w.Error(err)
-		}
-	})
+	jobs.Go(func() { outbox.Run(ctx, running) })
 	return func() {
 		w.check(running.Close())
 		cancel()

@@ -41,6 +41,7 @@ type Outbox struct {
 	sender  Sender
 	changed chan struct{}
 	ledger  progressLedger
+	last    int64 // the newest entry when it began
 
 	mu    sync.Mutex
 	lines map[int64]*line // by machine
@@ -114,16 +115,17 @@ func (o *Outbox) close(machine int64) {
 	}
 }
 
-// Run sends until ctx ends, and then writes down how far everything has come.
-func (o *Outbox) Run(ctx context.Context, sender Sender) error {
+// Begin is called once before the first machine may connect: whatever ends a
+// connection from here on is followed.
+func (o *Outbox) Begin(ctx context.Context) (err error) {
+	o.last, err = o.store.Newest(ctx)
+	return err
+}
+
+// Run sends, after Begin, until ctx ends, and then writes down how far everything
+// has come.
+func (o *Outbox) Run(ctx context.Context, sender Sender) {
 	o.sender = sender
-	last, err := o.store.Newest(ctx)
-	if ctx.Err() != nil {
-		return nil // it ended before it began
-	}
-	if err != nil {
-		return err
-	}
 	defer context.AfterFunc(ctx, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -135,11 +137,10 @@ func (o *Outbox) Run(ctx context.Context, sender Sender) error {
 	for range workers {
 		senders.Go(func() { o.work(ctx) })
 	}
-	o.follow(ctx, last)
+	o.follow(ctx, o.last)
 	senders.Wait()
 	close(o.ledger.ended)
 	ledger.Wait()
-	return nil
 }
 
 // follow reads the entries that come in behind last, and wakes the lines of

@@ -32,7 +32,7 @@ type Store interface {
 	Withdraw(ctx context.Context, id int64, by account.Actor, at time.Time) error
 	// Use records that the machine has honoured a code, as Code.Use says, and
 	// removes what the outbox says of it. It refuses with PickupNotFound, also a
-	// code of another machine.
+	// code of another machine, unless that was deleted and this has its number.
 	Use(ctx context.Context, r Report) (Code, error)
 	// Message finds all that a message about a code is made of. It refuses with
 	// PickupNotFound.

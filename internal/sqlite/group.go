@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/refusal"
@@ -23,6 +24,17 @@ type job struct {
 	redeem bool
 	err    error
 	done   chan struct{}
+}
+
+// run does the job. One that panics fails, and its group with it: the writer's
+// turn must go on.
+func (j *job) run(ctx context.Context, t *tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return j.do(ctx, t)
 }
 
 // grouped queues a write and waits until somebody has committed it. Whoever
@@ -89,7 +101,7 @@ func (d *DB) commitGroup(ctx context.Context, group []*job) {
 			if j.redeem {
 				redeems++
 			}
-			if j.err = j.do(ctx, t); j.err != nil && !decided(j.err) {
+			if j.err = j.run(ctx, t); j.err != nil && !decided(j.err) {
 				return j.err
 			}
 		}

@@ -312,10 +312,22 @@ func (d *DB) Use(ctx context.Context, r pickup.Report) (c pickup.Code, err error
 	return c, nil
 }
 
+// succeeds refuses with PickupNotFound unless a machine has the number of one
+// that was deleted: it may be the same iron, with the codes of the other.
+func (t *tx) succeeds(ctx context.Context, machine, deleted int64) error {
+	var found bool
+	err := t.row(ctx, `SELECT EXISTS (SELECT 1 FROM machines m JOIN machines d ON d.machine_no = m.machine_no
+		WHERE m.id = ? AND d.id = ? AND d.deleted = 1)`, machine, deleted).Scan(&found)
+	if err == nil && !found {
+		err = refusal.New(refusal.PickupNotFound)
+	}
+	return err
+}
+
 func (t *tx) usePickup(ctx context.Context, r *pickup.Report) (pickup.Code, error) {
 	found, err := t.pickup(ctx, r.CodeID)
 	if err == nil && found.MachineID != r.MachineID {
-		err = refusal.New(refusal.PickupNotFound)
+		err = t.succeeds(ctx, r.MachineID, found.MachineID)
 	}
 	if err != nil {
 		return pickup.Code{}, err

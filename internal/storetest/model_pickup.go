@@ -336,7 +336,7 @@ func (m *pickupModel) use() {
 	}
 	machine, want := c.MachineID, refusal.Code("")
 	if m.random.IntN(8) == 0 {
-		machine, want = machine+1, refusal.PickupNotFound
+		machine, want = machine+1<<32, refusal.PickupNotFound // no machine is its successor
 	}
 	state := c.State(m.now())
 	m.log("machine %d uses %d of %d, which is %s", machine, c.ID, c.MachineID, state)

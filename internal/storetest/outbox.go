@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,13 +81,12 @@ func (w *world) lined(test func(l *line)) {
 		l.fleet = fleet.NewService(w.engine, w.engine.Keys(), nil, w.clock.Now, l.outbox.Changed)
 		l.pickups = pickup.NewService(w.engine, w.engine.Keys(), w.clock.Now, l.outbox.Changed)
 		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- l.outbox.Run(ctx, l) }()
+		l.check(l.outbox.Begin(ctx))
+		var running sync.WaitGroup
+		running.Go(func() { l.outbox.Run(ctx, l) })
 		test(l)
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		running.Wait()
 	})
 }
 

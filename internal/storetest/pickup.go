@@ -28,6 +28,7 @@ func pickupTests() map[string]func(*world) {
 		"Foreign":      testPickupForeign,
 		"List":         testPickupList,
 		"Message":      testPickupMessage,
+		"Successor":    testPickupSuccessor,
 		"Race":         testPickupRace,
 		"Rotation":     testPickupRotation,
 		"ClockSetBack": testPickupClockSetBack,
@@ -417,6 +418,25 @@ func testPickupList(w *world) {
 			return page, err
 		})
 	}
+}
+
+// A machine that was deleted and made again may be the same iron: what it used of
+// the codes that it had is recorded.
+func testPickupSuccessor(w *world) {
+	m, other := w.stocked("00000001", 1), w.stocked("00000002", 1)
+	c, theirs := w.pickup(m, 1), w.pickup(other, 1)
+	w.check(w.fleet.DeleteMachine(w.ctx, w.root, m.No))
+	successor := w.machine(m.No)
+	got, err := w.pickups.Used(w.ctx, successor.ID, c.ID, machineAddress, time.Time{})
+	w.check(err)
+	if got.Marked != pickup.StateUsed || !got.LateUse {
+		w.Errorf("the code is %+v", got)
+	}
+	_, err = w.pickups.Used(w.ctx, successor.ID, theirs.ID, machineAddress, time.Time{})
+	w.refused(err, refusal.PickupNotFound)
+	w.check(w.fleet.DeleteMachine(w.ctx, w.root, other.No))
+	_, err = w.pickups.Used(w.ctx, successor.ID, theirs.ID, machineAddress, time.Time{})
+	w.refused(err, refusal.PickupNotFound)
 }
 
 // What a message is made of is there for as long as it may be sent.
