@@ -24,7 +24,7 @@ const (
 	// the next is sent all the same.
 	patience = 10 * time.Second
 	// overdueMax bounds the messages that a connection has not acknowledged: with
-	// so many it is sent nothing more.
+	// so many it is ended, and the machine told everything again over the next.
 	overdueMax = 16
 	// A message that could not be sent is tried again after a time that doubles
 	// from the first to the last of these.
@@ -382,13 +382,21 @@ func (f *flight) acknowledged() {
 // overdue is called when the machine has kept the message too long. The entry
 // stays; but the next message need not wait for it.
 func (f *flight) overdue() {
+	if f.tooMany() {
+		f.o.sender.Disconnect(f.l.machine) // without the lock: it will be told of the end
+	}
+}
+
+// tooMany counts the message as overdue, and reports whether there are too many.
+func (f *flight) tooMany() bool {
 	f.o.mu.Lock()
 	defer f.o.mu.Unlock()
-	if f.landed {
-		return
+	if f.landed || f.l.closed {
+		return false
 	}
 	f.late = true
 	f.l.flying = false
 	f.l.overdue++
 	f.o.enqueue(f.l)
+	return f.l.overdue == overdueMax
 }

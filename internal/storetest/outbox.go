@@ -225,7 +225,11 @@ func outboxNeverAcknowledges(w *world) {
 				l.Fatalf("got %+v, want code %d", s.Item, id)
 			}
 		}
-		l.quiet(time.Hour) // enough is under way
+		if got := <-l.disconnected; got != m.ID { // enough is under way
+			l.Fatalf("machine %d is disconnected", got)
+		}
+		l.outbox.Disconnected(m.ID)
+		l.quiet(time.Hour)
 		l.outbox.Connected(m.ID)
 		l.acknowledged(ids...) // all of them again
 	})
