@@ -2,9 +2,7 @@ package app_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -24,31 +22,6 @@ type pickupCode struct {
 	State    string `json:"state"`
 	Delivery string `json:"delivery"`
 	LateUse  bool   `json:"late_use"`
-}
-
-// v1 sends a request to /api/v1 that must be answered with that status.
-func (s *server) v1(ctx context.Context, status int, method, path, body string, data any) error {
-	req, err := http.NewRequestWithContext(ctx, method, s.url+"/api/v1"+path, strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+rootToken)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != status {
-		return fmt.Errorf("%s %s: %s %s", method, path, resp.Status, text)
-	}
-	if data == nil {
-		return nil
-	}
-	return json.Unmarshal(text, data)
 }
 
 // vending is a machine: the reference machine.

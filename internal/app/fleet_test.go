@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,13 +18,10 @@ func TestCommandsEndConnections(t *testing.T) {
 	dir := t.TempDir()
 	env := settings(dir)
 	s := start(t, dir)
-	address := regexp.MustCompile(`msg=ready .*mqtt=(\S+)`).FindStringSubmatch(s.stderr.String())
-	if address == nil {
-		t.Fatalf("no address for MQTT in\n%s", s.stderr)
-	}
+	address := s.mqttURL(t)
 	connect := func(password string) (lost chan struct{}, err error) {
 		lost = make(chan struct{})
-		c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(address[1]).SetClientID("any").
+		c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(address).SetClientID("any").
 			SetUsername("16327138").SetPassword(password).SetAutoReconnect(false).SetConnectTimeout(patience).
 			SetConnectionLostHandler(func(mqtt.Client, error) { close(lost) }))
 		t.Cleanup(func() { c.Disconnect(0) })

@@ -269,6 +269,49 @@ func (s *server) call(ctx context.Context, u user, method, path string, body any
 	return a, nil
 }
 
+// callV1 sends a request to /api/v1 as root, with an Idempotency-Key unless that
+// is empty, and returns the body of the answer, which must have that status.
+func (s *server) callV1(ctx context.Context, status int, method, path, body, key string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.url+"/api/v1"+path, strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", "Bearer "+rootToken)
+	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != status {
+		err = fmt.Errorf("%s %s: %s, not %d: %s", method, path, resp.Status, status, text)
+	}
+	return string(text), err
+}
+
+// v1 is callV1 without a key; what is answered goes into data unless nil.
+func (s *server) v1(ctx context.Context, status int, method, path, body string, data any) error {
+	text, err := s.callV1(ctx, status, method, path, body, "")
+	if err != nil || data == nil {
+		return err
+	}
+	return json.Unmarshal([]byte(text), data)
+}
+
+// postV1 is callV1 for a POST that must be answered.
+func (s *server) postV1(tb testing.TB, status int, path, body, key string) string {
+	tb.Helper()
+	text, err := s.callV1(tb.Context(), status, http.MethodPost, path, body, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
 // keys are the data of a create.
 func (a answer) keys() (keys []string, err error) {
 	err = json.Unmarshal(a.Data, &keys)

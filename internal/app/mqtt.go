@@ -47,7 +47,7 @@ func (m *machines) start(ctx context.Context, l net.Listener, registry *promethe
 	if err := errors.Join(m.store.Begin(ctx), m.outbox.Begin(ctx)); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	registerBacklog(ctx, registry, m.store)
+	registry.MustRegister(newBacklog(ctx, m.store))
 	m.broker, err = broker.Start(broker.Config{
 		Listener: l, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Outbox: m.outbox,
 		Log: m.log, Now: now, Registry: registry,
@@ -73,32 +73,46 @@ func (m *machines) stop(ctx context.Context) error {
 // backlogFor bounds a look at how much waits.
 const backlogFor = 2 * time.Second
 
-// registerBacklog shows how much waits in the outbox whenever somebody looks.
-func registerBacklog(ctx context.Context, registry *prometheus.Registry, s delivery.Store) {
+// backlog shows how much waits in the outbox whenever somebody looks, and nothing
+// if that cannot be read. It is a prometheus.Collector.
+type backlog struct {
+	look            func() (delivery.Backlog, error)
+	entries, oldest *prometheus.Desc
+}
+
+func newBacklog(ctx context.Context, s delivery.Store) *backlog {
 	ctx = context.WithoutCancel(ctx)
-	look := func() delivery.Backlog {
-		ctx, cancel := context.WithTimeout(ctx, backlogFor)
-		defer cancel()
-		b, err := s.Backlog(ctx)
-		if err != nil {
-			return delivery.Backlog{}
-		}
-		return b
+	return &backlog{
+		look: func() (delivery.Backlog, error) {
+			ctx, cancel := context.WithTimeout(ctx, backlogFor)
+			defer cancel()
+			return s.Backlog(ctx)
+		},
+		entries: prometheus.NewDesc("scrip_outbox_entries",
+			fmt.Sprintf("Entries of the outbox that wait, up to %d.", delivery.BacklogMax), nil, nil),
+		oldest: prometheus.NewDesc("scrip_outbox_oldest_seconds",
+			"Age of the oldest entry of the outbox that waits; 0 if none does.", nil, nil),
 	}
-	registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "scrip_outbox_entries", Help: fmt.Sprintf("Entries of the outbox that wait, up to %d.", delivery.BacklogMax),
-		}, func() float64 { return float64(look().Entries) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "scrip_outbox_oldest_seconds", Help: "Age of the oldest entry of the outbox that waits; 0 if none does.",
-		}, func() float64 {
-			b := look()
-			if b.Oldest.IsZero() {
-				return 0
-			}
-			return now().Sub(b.Oldest).Seconds()
-		}),
-	)
+}
+
+// Describe implements prometheus.Collector.
+func (b *backlog) Describe(c chan<- *prometheus.Desc) {
+	c <- b.entries
+	c <- b.oldest
+}
+
+// Collect implements prometheus.Collector.
+func (b *backlog) Collect(c chan<- prometheus.Metric) {
+	found, err := b.look()
+	if err != nil {
+		return
+	}
+	age := 0.0
+	if !found.Oldest.IsZero() {
+		age = now().Sub(found.Oldest).Seconds()
+	}
+	c <- prometheus.MustNewConstMetric(b.entries, prometheus.GaugeValue, float64(found.Entries))
+	c <- prometheus.MustNewConstMetric(b.oldest, prometheus.GaugeValue, age)
 }
 
 // listenMQTT opens the address to serve MQTT on.

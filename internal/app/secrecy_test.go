@@ -177,34 +177,6 @@ func member(tb testing.TB, text, name string) string {
 	return value
 }
 
-// postV1 sends a request to /api/v1 as root, with an Idempotency-Key unless
-// that is empty, and returns the answer's body.
-func (s *server) postV1(tb testing.TB, want int, path, body, key string) string {
-	tb.Helper()
-	req, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, s.url+"/api/v1"+path, strings.NewReader(body))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+rootToken)
-	req.Header.Set("Content-Type", "application/json")
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if resp.StatusCode != want {
-		tb.Fatalf("POST %s: %s, not %d: %s", path, resp.Status, want, b)
-	}
-	return string(b)
-}
-
 // TestLogsHoldNoSecret runs the scenario with everything logged.
 func TestLogsHoldNoSecret(t *testing.T) {
 	t.Parallel()

@@ -40,7 +40,7 @@ type Outbox struct {
 	log     *slog.Logger
 	sender  Sender
 	changed chan struct{}
-	ledger  progressLedger
+	marks   marker
 	last    int64 // the newest entry when it began
 
 	mu    sync.Mutex
@@ -76,7 +76,7 @@ type line struct {
 func New(store Store, log *slog.Logger) *Outbox {
 	o := &Outbox{
 		store: store, log: log, changed: make(chan struct{}, 1), lines: map[int64]*line{},
-		ledger: progressLedger{store: store, log: log, received: make(chan int64, receivedQueue), ended: make(chan struct{})},
+		marks: marker{store: store, log: log, received: make(chan int64, receivedQueue), ended: make(chan struct{})},
 	}
 	o.some = sync.NewCond(&o.mu)
 	return o
@@ -132,15 +132,15 @@ func (o *Outbox) Run(ctx context.Context, sender Sender) {
 		o.ended = true
 		o.some.Broadcast()
 	})()
-	var senders, ledger sync.WaitGroup
-	ledger.Go(func() { o.ledger.run(context.WithoutCancel(ctx)) })
+	var senders, marks sync.WaitGroup
+	marks.Go(func() { o.marks.run(context.WithoutCancel(ctx)) })
 	for range workers {
 		senders.Go(func() { o.work(ctx) })
 	}
 	o.follow(ctx, o.last)
 	senders.Wait()
-	close(o.ledger.ended)
-	ledger.Wait()
+	close(o.marks.ended)
+	marks.Wait()
 }
 
 // follow reads the entries that come in behind last, and wakes the lines of
@@ -157,7 +157,7 @@ func (o *Outbox) follow(ctx context.Context, last int64) {
 			last = item.ID
 			if item.Kind == KindDisconnect {
 				o.sender.Disconnect(item.MachineID)
-				o.ledger.done(item.ID)
+				o.marks.done(item.ID)
 				continue
 			}
 			o.wake(item.MachineID)
@@ -295,10 +295,10 @@ func (o *Outbox) send(ctx context.Context, l *line) {
 	l.flying = true // before it is sent: the answer may be faster than the return
 	f := &flight{o: o, l: l, item: item}
 	o.mu.Unlock()
-	o.ledger.sent(item.ID)
+	o.marks.sent(item.ID)
 	will, err := o.sender.Send(ctx, item, f.acknowledged)
 	if err != nil {
-		o.ledger.notSent(item.ID)
+		o.marks.notSent(item.ID)
 	}
 	o.mu.Lock()
 	switch {
@@ -361,7 +361,7 @@ type flight struct {
 
 // acknowledged is called when the machine has acknowledged the message.
 func (f *flight) acknowledged() {
-	f.o.ledger.done(f.item.ID)
+	f.o.marks.done(f.item.ID)
 	f.o.mu.Lock()
 	defer f.o.mu.Unlock()
 	if f.landed {

@@ -23,9 +23,9 @@ const (
 	progressTries = 5
 )
 
-// progressLedger writes down how far entries have come, many at once, a moment
+// marker writes down how far entries have come, many at once, a moment
 // after it happened. What a crash loses is sent again, which machines can tell.
-type progressLedger struct {
+type marker struct {
 	store    Store
 	log      *slog.Logger
 	received chan int64
@@ -37,7 +37,7 @@ type progressLedger struct {
 }
 
 // sent notes that an entry has been sent. What has no entry has no progress.
-func (p *progressLedger) sent(id int64) {
+func (p *marker) sent(id int64) {
 	if id == 0 {
 		return
 	}
@@ -50,7 +50,7 @@ func (p *progressLedger) sent(id int64) {
 }
 
 // notSent takes back that an entry has been sent.
-func (p *progressLedger) notSent(id int64) {
+func (p *marker) notSent(id int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.fresh, id)
@@ -58,7 +58,7 @@ func (p *progressLedger) notSent(id int64) {
 }
 
 // done notes that an entry is done.
-func (p *progressLedger) done(id int64) {
+func (p *marker) done(id int64) {
 	if id == 0 {
 		return
 	}
@@ -70,7 +70,7 @@ func (p *progressLedger) done(id int64) {
 }
 
 // run writes until ended is closed, and then what is left.
-func (p *progressLedger) run(ctx context.Context) {
+func (p *marker) run(ctx context.Context) {
 	tick := time.NewTicker(sentEvery)
 	defer tick.Stop()
 	gather := time.NewTimer(0)
@@ -97,7 +97,7 @@ func (p *progressLedger) run(ctx context.Context) {
 }
 
 // takeReceived adds what else has been acknowledged by now.
-func (p *progressLedger) takeReceived(batch []Progress) []Progress {
+func (p *marker) takeReceived(batch []Progress) []Progress {
 	for {
 		select {
 		case id := <-p.received:
@@ -109,7 +109,7 @@ func (p *progressLedger) takeReceived(batch []Progress) []Progress {
 }
 
 // takeSent adds what was sent before the last tick.
-func (p *progressLedger) takeSent(batch []Progress) []Progress {
+func (p *marker) takeSent(batch []Progress) []Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id := range p.old {
@@ -121,7 +121,7 @@ func (p *progressLedger) takeSent(batch []Progress) []Progress {
 
 // write writes a batch. If the database goes on failing it is left: then the
 // entries are sent once more.
-func (p *progressLedger) write(ctx context.Context, batch []Progress) {
+func (p *marker) write(ctx context.Context, batch []Progress) {
 	for len(batch) > 0 {
 		n := min(len(batch), progressStep)
 		var err error

@@ -86,7 +86,7 @@ func (s *Service) Merchant(ctx context.Context, by account.Actor, id int64) (m M
 		if err != nil {
 			return err
 		}
-		m, err = open(ring, stored)
+		m, err = Open(ring, stored)
 		return err
 	})
 	return m, err
@@ -104,7 +104,7 @@ func (s *Service) Merchants(ctx context.Context, by account.Actor, before int64,
 		}
 		list = make([]Merchant, len(rows))
 		for i := range rows {
-			if list[i], err = open(ring, rows[i]); err != nil {
+			if list[i], err = Open(ring, rows[i]); err != nil {
 				return err
 			}
 		}
@@ -113,7 +113,9 @@ func (s *Service) Merchants(ctx context.Context, by account.Actor, before int64,
 	return list, err
 }
 
-func open(ring *keyring.Ring, m StoredMerchant) (Merchant, error) {
+// Open opens a stored merchant: it is for who has read one together with
+// something else.
+func Open(ring *keyring.Ring, m StoredMerchant) (Merchant, error) {
 	key, err := ring.Open(appKeyContext(m.ID), m.Sealed)
 	m.AppKey = string(key)
 	return m.Merchant, err
@@ -131,7 +133,7 @@ func (s *Service) ChangeMerchant(
 		_, err := s.store.ChangeMerchant(ctx, id, Edit[StoredMerchant]{
 			Epoch: ring.Epoch(), By: by, At: s.now(),
 			Apply: func(old StoredMerchant) (StoredMerchant, string, error) {
-				opened, err := open(ring, old)
+				opened, err := Open(ring, old)
 				if err != nil {
 					return old, "", err
 				}
@@ -318,12 +320,8 @@ func (s *Service) OwnerOf(ctx context.Context, machine int64) (m Merchant, err e
 		if err != nil {
 			return err
 		}
-		m, err = open(ring, stored)
+		m, err = Open(ring, stored)
 		return err
 	})
 	return m, err
 }
-
-// Open opens a merchant that was read together with something else. It is for
-// the domain's own packages.
-func Open(ring *keyring.Ring, m StoredMerchant) (Merchant, error) { return open(ring, m) }
