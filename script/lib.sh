@@ -80,6 +80,20 @@ need_cc() {
 	cc_works || die "the C compiler '$(go env CC)' does not work; the race detector needs one"
 }
 
+# need_servers: PostgreSQL and Mosquitto, which tests start for themselves (see
+# internal/rig). Debian's package would make and start a PostgreSQL of its own.
+need_servers() {
+	local missing=()
+	if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
+		missing+=(postgresql)
+		[[ -e /etc/postgresql-common/createcluster.conf ]] || ! command -v apt-get >/dev/null || as_root sh -c \
+			'mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf'
+	fi
+	[[ -x /usr/sbin/mosquitto ]] || command -v mosquitto >/dev/null || missing+=(mosquitto)
+	command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+	((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
 # golangci ARGUMENT...: run the pinned golangci-lint. Without cgo, like the
 # program that ships, and so that one build of the tool serves every machine.
 golangci() {

@@ -31,6 +31,7 @@ const (
 	KindUserEnable  Kind = "user_enable"  // account AccountID
 	KindUserDisable Kind = "user_disable" // account AccountID
 	KindRotate      Kind = "rotate"       // the data keys were changed; Detail says which step
+	KindCheckpoint  Kind = "checkpoint"   // Detail is where every lane ended right before it
 
 	KindMerchantCreate  Kind = "merchant_create"  // Detail says which
 	KindMerchantChange  Kind = "merchant_change"  // Detail says which, from and to
@@ -53,6 +54,8 @@ func (k Kind) Credits() bool { return k == KindRedeem || k == KindQuota }
 
 // Entry is one line of the ledger: who did what, when, from where, how much.
 type Entry struct {
+	ID int64 // its place among the entries of all lanes: a cursor
+
 	Lane    int64 // chains run in lanes; 1 is the only one on SQLite
 	Seq     int64 // 1, 2, 3, … within the lane
 	At      time.Time
@@ -163,7 +166,7 @@ type LedgerFilter struct {
 	UserID    int64     // by or about this account; -1 is the command line
 	From      time.Time // not before
 	To        time.Time // before
-	Before    int64     // what is listed behind the entry with this Seq: for the next page
+	Before    int64     // what is listed behind the entry with this ID: for the next page
 	Limit     int       // at most so many
 }
 
@@ -186,6 +189,19 @@ func Checkpoints(heads []Head) string {
 		out[i] = Checkpoint{h.Lane, h.Count, h.MAC}.String()
 	}
 	return strings.Join(out, ",")
+}
+
+// CheckpointDetail is the Detail of an entry of KindCheckpoint.
+func CheckpointDetail(heads []Head) string { return `{"heads":"` + Checkpoints(heads) + `"}` }
+
+// checkpointed reads what CheckpointDetail wrote.
+func checkpointed(detail string) ([]Checkpoint, error) {
+	heads, ok := strings.CutPrefix(detail, `{"heads":"`)
+	heads, ok2 := strings.CutSuffix(heads, `"}`)
+	if !ok || !ok2 {
+		return nil, errCheckpoint
+	}
+	return ParseCheckpoints(heads)
 }
 
 // ParseCheckpoints reads what Checkpoints wrote.

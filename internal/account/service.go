@@ -36,7 +36,7 @@ type Service struct {
 	store  Store
 	now    func() time.Time
 	logins *guess.Limiter
-	// renewals counts new access tokens as if they were guesses.
+	// renewals counts new access tokens as if they were guesses, on this server.
 	renewals *guess.Limiter
 	hasher   *hasher
 	// lastGuesses is held while a password is checked that may be the last.
@@ -97,7 +97,7 @@ func (s *Service) AuthenticateToken(ctx context.Context, token string) (User, er
 func (s *Service) Login(ctx context.Context, username, password, address string) (User, string, error) {
 	username = strings.TrimSpace(username)
 	subjects := []string{guess.Name(username), guess.Address(address)}
-	if err := s.logins.Admit(subjects...); err != nil {
+	if err := s.logins.Known(subjects...); err != nil {
 		return User{}, "", err
 	}
 	if len(username) > 4*UsernameMax || !utf8.ValidString(username) {
@@ -123,23 +123,28 @@ func (s *Service) checkPassword(ctx context.Context, username, password string, 
 		return User{}, err
 	}
 	defer leave()
+	if err := s.logins.Admit(ctx, subjects...); err != nil {
+		return User{}, err
+	}
 	// The last guesses are checked one after the other: so none is made over the
 	// limit, and a right password, which uses nothing up, only waits.
 	if s.logins.Left(subjects...) <= hashesAtOnce {
 		s.lastGuesses.Lock()
 		defer s.lastGuesses.Unlock()
-	}
-	// Asked again now that it is this one's turn: all who waited with it were
-	// admitted before any had failed.
-	if err := s.logins.Admit(subjects...); err != nil {
-		return User{}, err
+		// Asked again now that it is this one's turn: all who waited with it were
+		// admitted before any had failed.
+		if err := s.logins.Admit(ctx, subjects...); err != nil {
+			return User{}, err
+		}
 	}
 	u, hash, err := s.store.UserByName(ctx, username)
 	if err != nil && refusal.CodeOf(err) != refusal.AccountNotFound {
 		return User{}, err
 	}
 	if !matches(hash, password) {
-		s.logins.Failed(subjects...)
+		if err := s.logins.Failed(ctx, subjects...); err != nil {
+			return User{}, err
+		}
 		return User{}, refusal.New(refusal.AccountWrongPassword)
 	}
 	return u, nil
@@ -253,10 +258,10 @@ func (s *Service) RenewToken(ctx context.Context, by Actor, id int64) (string, e
 	}
 	if by.ID != 0 {
 		// Each is an entry of the ledger, with a commit of its own.
-		if e, ok := errors.AsType[*refusal.Error](s.renewals.Admit(guess.Account(by.ID))); ok {
+		if e, ok := errors.AsType[*refusal.Error](s.renewals.Known(guess.Account(by.ID))); ok {
 			return "", refusal.Later(refusal.TooBusy, e.RetryAfter)
 		}
-		s.renewals.Failed(guess.Account(by.ID))
+		s.renewals.Note(guess.Account(by.ID))
 	}
 	token := NewToken()
 	return token, s.store.SetToken(ctx, id, HashToken(token), by, s.now())

@@ -71,6 +71,9 @@ func (v *verifier) Entry(e Entry) error {
 	} else if !hmac.Equal(v.chain.entryMAC(at.MAC, &e), e.MAC) {
 		v.fault("lane %d: entry %d was altered or moved, or the one before it was", e.Lane, e.Seq)
 	}
+	if e.Kind == KindCheckpoint {
+		v.checkpoint(e)
+	}
 	v.lanes[e.Lane] = Head{Lane: e.Lane, Count: e.Seq, MAC: e.MAC}
 	for _, p := range v.since {
 		if p.Lane == e.Lane && p.Count == e.Seq && !bytes.Equal(p.MAC, e.MAC) {
@@ -88,6 +91,21 @@ func (v *verifier) Entry(e Entry) error {
 		v.progress(v.report.Entries)
 	}
 	return nil
+}
+
+// checkpoint compares where the walk is in each lane with where the lane was when
+// the entry was written: nobody wrote anything meanwhile.
+func (v *verifier) checkpoint(e Entry) {
+	heads, err := checkpointed(e.Detail)
+	if err != nil {
+		v.fault("lane %d: entry %d is a checkpoint that cannot be read", e.Lane, e.Seq)
+	}
+	for _, p := range heads {
+		if at := v.lanes[p.Lane]; at.Count != p.Count || !bytes.Equal(at.MAC, p.MAC) {
+			v.fault("lane %d: it ends at entry %d, where a checkpoint says %d, or at another: it was put back, or added to",
+				p.Lane, at.Count, p.Count)
+		}
+	}
 }
 
 func (v *verifier) redeem(e Entry) {

@@ -46,6 +46,7 @@ type Config struct {
 	// SecureCookies marks session cookies Secure also where TLS ends at a proxy.
 	SecureCookies bool
 	Version       string
+	MQTT          MQTT
 }
 
 // NotReady is a reason for not being ready that anyone may read.
@@ -82,6 +83,8 @@ func (s *server) plainRoutes() []plainRoute {
 		{"GET /healthz", s.healthz},
 		{"GET /readyz", s.readyz},
 		{"GET /metrics", s.metrics.handler()},
+		{"POST /mqtt/auth", s.asked(s.mayLogIn)},
+		{"POST /mqtt/acl", s.asked(s.mayUse)},
 		{"GET /openapi.yaml", asset("application/yaml", openAPI)},
 		{"GET /docs", asset("text/html; charset=utf-8", docsPage)},
 		{"GET /docs/style.css", asset("text/css; charset=utf-8", docsStyle)},

@@ -473,7 +473,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
-	if n := strings.Count(text, "scrip_http_requests_total{"); n > 40 {
+	if n := strings.Count(text, "scrip_http_requests_total{"); n > 42 {
 		t.Errorf("%d series", n)
 	}
 }

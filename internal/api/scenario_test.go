@@ -538,6 +538,9 @@ func (w *world) operations(t *testing.T) {
 			t.Errorf("%s: %d, %s", path, r.status, r.header)
 		}
 	}
+	for _, path := range []string{"/mqtt/auth", "/mqtt/acl"} {
+		w.wantVerdict(t, path, question{ClientID: "x", Username: "x", Action: "publish"}, "deny", false)
+	}
 }
 
 func (w *world) everyOperationSeen(t *testing.T, s surface) {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +94,8 @@ type world struct {
 	logs     *logs
 	registry *prometheus.Registry
 	document *document
+	// subscribed is the machine that a broker last let subscribe.
+	subscribed atomic.Int64
 
 	root, admin, alice, bob member
 
@@ -105,6 +108,7 @@ type options struct {
 	proxies         []netip.Prefix
 	ready           func(context.Context) error
 	secure          bool
+	mute            bool // no broker may ask
 }
 
 func newWorld(tb testing.TB, o options) *world {
@@ -132,7 +136,7 @@ func newWorld(tb testing.TB, o options) *world {
 		Accounts: w.accounts,
 		Redemptions: redemption.NewService(
 			w.store, db.Keys(), guess.New(o.guesses, 10*time.Minute, w.clock.now), w.clock.now),
-		Fleet:          fleet.NewService(w.store, db.Keys(), nil, w.clock.now, nil),
+		Fleet:          fleet.NewService(w.store, db.Keys(), guess.New(o.logins, 10*time.Minute, w.clock.now), w.clock.now, nil),
 		Pickups:        pickup.NewService(w.store, db.Keys(), w.clock.now, nil),
 		Keys:           db.Keys(),
 		Log:            slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -143,6 +147,13 @@ func newWorld(tb testing.TB, o options) *world {
 		Work:           ctx,
 		SecureCookies:  o.secure,
 		Version:        "test",
+		MQTT: MQTT{
+			Token: w.secret("the broker's token"), Username: "scrip", Password: w.secret("scrip's MQTT password"),
+			Subscribes: func(machine int64) { w.subscribed.Store(machine) },
+		},
+	}
+	if o.mute {
+		w.config.MQTT.Token = ""
 	}
 	w.handler = New(w.config)
 	w.server = httptest.NewServer(w.handler)
@@ -273,6 +284,16 @@ func (f *faulty) Machine(ctx context.Context, no string) (m fleet.Machine, err e
 	return m, err
 }
 
+func (f *faulty) Login(ctx context.Context, no string) (m fleet.Machine, h account.Hash, err error) {
+	err = f.run("Login", func() (err error) { m, h, err = f.DB.Login(ctx, no); return err })
+	return m, h, err
+}
+
+func (f *faulty) Speaker(ctx context.Context, no string) (machine int64, m fleet.StoredMerchant, err error) {
+	err = f.run("Speaker", func() (err error) { machine, m, err = f.DB.Speaker(ctx, no); return err })
+	return machine, m, err
+}
+
 func (f *faulty) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored, err error) {
 	err = f.run("CreatePickup", func() (err error) { c, err = f.DB.CreatePickup(ctx, o); return err })
 	return c, err
@@ -354,6 +375,7 @@ func (w *world) try(tb testing.TB, r request) (reply, error) {
 		if out.envelope, err = readV1(out); err != nil {
 			return reply{}, fmt.Errorf("answer %q: %w", body, err)
 		}
+	case strings.HasPrefix(req.URL.Path, "/mqtt/"): // in the form of those who ask
 	case strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && len(body) > 0:
 		var e envelopeReply
 		d := json.NewDecoder(bytes.NewReader(body))

@@ -61,6 +61,7 @@ type commands struct {
 	Machine  machineCommands  `cmd:"" help:"Create and change vending machines."`
 	Product  productCommands  `cmd:"" help:"Say what a vending machine sells."`
 	Ledger   ledgerCommands   `cmd:"" help:"Show and verify the record of everything."`
+	Migrate  migrateCommand   `cmd:"" help:"Bring the database's schema up to date."`
 	Secret   secretCommands   `cmd:"" help:"Change the data keys."`
 	Demo     demoCommand      `cmd:"" help:"Show all of it: a server, three machines and some activity, on a temporary directory."`
 	Backup   backupCommand    `cmd:"" help:"Copy the database to a file, also while serving."`

@@ -30,9 +30,13 @@ func (c *backupCommand) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	err := p.with(ctx, opening{}, func(s *store) error {
+		db, ok := s.engine.(*sqlite.DB)
+		if !ok {
+			return notSQLite("pg_dump")
+		}
 		return inScratch(filepath.Dir(c.File), func(dir string) error {
 			file := filepath.Join(dir, "backup")
-			if err := s.Backup(ctx, file); err != nil { // and reads it back
+			if err := db.Backup(ctx, file); err != nil { // and reads it back
 				return fmt.Errorf("writing the backup: %w", err)
 			}
 			return settle(file, c.File)
@@ -62,6 +66,11 @@ func (p *program) secretPlace() (string, error) {
 	return "keep a copy of " + c.SecretFile(), nil
 }
 
+// notSQLite says which of PostgreSQL's commands does what this one does.
+func notSQLite(command string) error {
+	return errors.New("SCRIP_DATABASE_URL: this is for SQLite; use PostgreSQL's " + command + ", as docs/operations.md says")
+}
+
 type restoreCommand struct {
 	File string `arg:"" help:"Backup to restore."`
 }
@@ -77,6 +86,9 @@ func (c *restoreCommand) Run(ctx context.Context, p *program) error {
 	cfg, err := p.configure()
 	if err != nil {
 		return err
+	}
+	if !cfg.Embedded() {
+		return notSQLite("pg_restore")
 	}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := mustNotExist(cfg.Database + suffix); err != nil {

@@ -68,7 +68,7 @@ func (c *demoCommand) Run(ctx context.Context, p *program) (err error) {
 // settings are those of a server in dir, and the access token of its root.
 func (*demoCommand) settings(p *program, dir string) (*config.Config, string, error) {
 	flags := *p.flags
-	flags.DataDir, flags.DatabaseURL = &dir, new("")
+	flags.DataDir, flags.DatabaseURL, flags.MQTTURL = &dir, new(""), new(config.NewSecret(""))
 	for _, addr := range []**string{&flags.HTTPAddr, &flags.MQTTAddr} {
 		if *addr == nil {
 			*addr = new("127.0.0.1:0")

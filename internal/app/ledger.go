@@ -51,7 +51,7 @@ func (c *ledgerVerify) Run(ctx context.Context, p *program) error {
 			return err
 		}
 		bar := newProgress(p.Stderr)
-		report, err := account.Verify(ctx, s.DB, key, since, func(n int64) { bar.say("%d entries verified", n) })
+		report, err := account.Verify(ctx, s.engine, key, since, func(n int64) { bar.say("%d entries verified", n) })
 		if err != nil {
 			return fmt.Errorf("reading the ledger: %w", err)
 		}
@@ -195,7 +195,7 @@ func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter,
 		if len(entries) < f.Limit {
 			break
 		}
-		f.Before = entries[len(entries)-1].Seq
+		f.Before = entries[len(entries)-1].ID
 	}
 	return t.flush()
 }

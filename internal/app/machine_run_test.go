@@ -37,12 +37,13 @@ type shop struct {
 	productID int64
 }
 
-func newShop(t *testing.T) *shop {
+// newShop starts a shop; env comes before its own settings.
+func newShop(t *testing.T, env ...string) *shop {
 	t.Helper()
 	s := &shop{program: &program{Process: Process{Stdout: io.Discard, Stderr: io.Discard}}, password: fleet.NewPassword()}
-	c, err := config.Load(config.Flags{}, []string{
+	c, err := config.Load(config.Flags{}, append([]string{
 		"SCRIP_DATA_DIR=" + t.TempDir(), "SCRIP_HTTP_ADDR=127.0.0.1:0", "SCRIP_MQTT_ADDR=127.0.0.1:0",
-	})
+	}, env...))
 	if err != nil {
 		t.Fatal(err)
 	}

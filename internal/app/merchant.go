@@ -39,7 +39,7 @@ func instant(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.00
 // withFleet opens the database for a command about merchants, machines or
 // products. A server that runs beside it finds in the outbox what concerns it.
 func (p *program) withFleet(ctx context.Context, o opening, do func(*fleet.Service) error) error {
-	return p.with(ctx, o, func(s *store) error { return do(fleet.NewService(s.DB, s.Keys(), nil, now, nil)) })
+	return p.with(ctx, o, func(s *store) error { return do(fleet.NewService(s.engine, s.Keys(), nil, now, nil)) })
 }
 
 // fleetPage is how many rows are asked for at once.

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/scrip-codes/scrip/internal/api"
 	"github.com/scrip-codes/scrip/internal/broker"
 	"github.com/scrip-codes/scrip/internal/config"
 	"github.com/scrip-codes/scrip/internal/delivery"
@@ -25,49 +27,120 @@ import (
 type machines struct {
 	fleet   *fleet.Service
 	pickups *pickup.Service
-	outbox  *delivery.Outbox
 	watch   *fleet.Watch
 	store   *store
 	log     *slog.Logger
-	broker  *broker.Embedded
 
+	// What sends: through a broker of ours, or another one; nil for neither.
+	outbox *delivery.Outbox
+	relay  *delivery.Relay
+
+	stopBroker func() error
 	stopJobs context.CancelFunc
 	jobs     sync.WaitGroup
 }
 
-func newMachines(s *store, log *slog.Logger, logins *guess.Limiter) *machines {
-	m := &machines{store: s, log: log, outbox: delivery.New(s, log), watch: fleet.NewWatch(s, now, log)}
-	m.fleet = fleet.NewService(s, s.Keys(), logins, now, m.outbox.Changed)
-	m.pickups = pickup.NewService(s, s.Keys(), now, m.outbox.Changed)
+func newMachines(s *store, c *config.Config, log *slog.Logger, logins *guess.Limiter) *machines {
+	m := &machines{store: s, log: log, watch: fleet.NewWatch(s, now, log), stopBroker: func() error { return nil }}
+	var changed func()
+	switch {
+	case c.MQTTURL != nil:
+		m.relay = delivery.NewRelay(s, now, log)
+		changed = m.relay.Changed
+	case c.MQTTAddr != "":
+		m.outbox = delivery.New(s, log)
+		changed = m.outbox.Changed
+	}
+	m.fleet = fleet.NewService(s, s.Keys(), logins, now, changed)
+	m.pickups = pickup.NewService(s, s.Keys(), now, changed)
 	return m
 }
 
-// start serves MQTT on a listener and sends what waits.
-func (m *machines) start(ctx context.Context, l net.Listener, registry *prometheus.Registry) (err error) {
-	if err := errors.Join(m.store.Begin(ctx), m.outbox.Begin(ctx)); err != nil {
-		return errors.Join(err, l.Close())
-	}
+// start serves MQTT, or connects to the broker that is used instead, and sends
+// what waits; with neither, that waits for another server of the same database.
+// It returns where machines find the broker. GiveUp is told if that may not go on.
+func (m *machines) start(
+	ctx context.Context, c *config.Config, d *duties, giveUp func(error), registry *prometheus.Registry,
+) (address string, err error) {
 	registry.MustRegister(newBacklog(ctx, m.store))
-	m.broker, err = broker.Start(broker.Config{
+	work, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
+	m.stopJobs = stopJobs
+	switch {
+	case m.relay != nil:
+		address, err = m.startExternal(ctx, work, c, registry)
+	case m.outbox != nil:
+		if err = d.takeBroker(ctx); err == nil {
+			m.jobs.Go(func() { d.keepBroker(work, giveUp) })
+			address, err = m.startEmbedded(ctx, work, c, registry)
+		}
+	}
+	if err != nil {
+		stopJobs()
+		return "", err
+	}
+	m.jobs.Go(func() { m.watch.Run(work) })
+	return address, nil
+}
+
+func (m *machines) startEmbedded(ctx, work context.Context, c *config.Config, registry *prometheus.Registry) (string, error) {
+	l, err := listenMQTT(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(m.store.Begin(ctx), m.outbox.Begin(ctx)); err != nil {
+		return "", errors.Join(err, l.Close())
+	}
+	b, err := broker.Start(broker.Config{
 		Listener: l, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Outbox: m.outbox,
 		Log: m.log, Now: now, Registry: registry,
 	})
 	if err != nil {
-		return fmt.Errorf("starting the MQTT broker: %w", err)
+		return "", fmt.Errorf("starting the MQTT broker: %w", err)
 	}
-	ctx, m.stopJobs = context.WithCancel(context.WithoutCancel(ctx))
-	m.jobs.Go(func() { m.watch.Run(ctx) })
-	m.jobs.Go(func() { m.outbox.Run(ctx, m.broker) })
-	return nil
+	m.stopBroker = b.Close
+	m.jobs.Go(func() { m.outbox.Run(work, b) })
+	return address("mqtt", l, c.MQTTCertificate != nil), nil
 }
 
-// stop ends all connections, writes down what has arrived, and that no machine
-// is online any more.
+func (m *machines) startExternal(ctx, work context.Context, c *config.Config, registry *prometheus.Registry) (string, error) {
+	// No machine is connected to a broker of ours any more.
+	if err := m.store.Begin(ctx); err != nil {
+		return "", err
+	}
+	u := c.MQTTURL.Reveal()
+	b := broker.Connect(broker.ExternalConfig{
+		URL: &u, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Relay: m.relay,
+		Log: m.log, Now: now, Registry: registry,
+	})
+	m.stopBroker = func() error {
+		b.Close()
+		return nil
+	}
+	m.jobs.Go(func() { m.relay.Run(work, b) })
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), nil
+}
+
+// stop ends all connections, and writes down what has arrived and, if machines
+// were connected here, that none is any more.
 func (m *machines) stop(ctx context.Context) error {
-	err := m.broker.Close()
+	err := m.stopBroker()
 	m.stopJobs()
 	m.jobs.Wait()
-	return errors.Join(err, m.store.Begin(ctx))
+	if m.outbox != nil {
+		err = errors.Join(err, m.store.Begin(ctx))
+	}
+	return err
+}
+
+// mayAsk is what the broker may ask of the API that is used instead of ours.
+func (m *machines) mayAsk(c *config.Config) api.MQTT {
+	asks := api.MQTT{Token: c.MQTTAuthToken.Reveal(), Subscribes: func(machine int64) { m.watch.Hear(machine, true) }}
+	if c.MQTTURL != nil {
+		u := c.MQTTURL.Reveal()
+		asks.Username = u.User.Username()
+		asks.Password, _ = u.User.Password()
+	}
+	return asks
 }
 
 // backlogFor bounds a look at how much waits.

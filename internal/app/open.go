@@ -12,13 +12,12 @@ import (
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/refusal"
-	"github.com/scrip-codes/scrip/internal/sqlite"
 )
 
 // store is an open database with the use cases of accounts over it, which all
 // commands need.
 type store struct {
-	*sqlite.DB
+	engine
 	accounts *account.Service
 	secrets  int // how many are listed
 }
@@ -31,8 +30,8 @@ type opening struct {
 	write bool
 	// token is where a root token that was made up is printed.
 	token io.Writer
-	// guesses are for each account and address; nil means no limit.
-	guesses  *guess.Limiter
+	// limited limits the guesses at passwords.
+	limited  bool
 	onCommit func(redeems int, took time.Duration)
 }
 
@@ -54,14 +53,18 @@ func open(ctx context.Context, c *config.Config, o opening) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := sqlite.Open(ctx, sqlite.Options{Path: c.Database, Secrets: secrets, Now: now, OnCommit: o.onCommit})
+	db, err := openEngine(ctx, c, secrets, o.onCommit)
 	if errors.Is(err, keyring.ErrWrongSecret) {
 		return nil, wrongSecret(c)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", c.Database, err)
 	}
-	s := &store{db, account.NewService(db, o.guesses, now), len(secrets)}
+	var logins *guess.Limiter
+	if o.limited {
+		logins = limiter(c, "logins", db)
+	}
+	s := &store{db, account.NewService(db, logins, now), len(secrets)}
 	if o.write {
 		if err := s.bootstrap(ctx, c, o.token); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -130,4 +133,12 @@ func (p *program) with(ctx context.Context, o opening, do func(*store) error) (e
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	return do(s)
+}
+
+// checkpoint ties the ledger's lanes together, if it has several.
+func (s *store) checkpoint(ctx context.Context) error {
+	if several, ok := s.engine.(shared); ok {
+		return several.Checkpoint(ctx)
+	}
+	return nil
 }

@@ -37,6 +37,7 @@ const (
 	drainTimeout      = 15 * time.Second
 	sweepEvery        = time.Second
 	forgetEvery       = time.Minute
+	checkpointEvery   = time.Minute
 	repeatedErrorRest = time.Minute
 )
 
@@ -73,10 +74,9 @@ type running struct {
 func (p *program) serve(ctx context.Context, c *config.Config, ready func(*running)) (err error) {
 	log := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	m := newMeters()
-	limiter := func() *guess.Limiter { return guess.New(c.GuessLimit, c.GuessWindow, now) }
 
-	log.InfoContext(ctx, "starting", "version", p.Version, "database", absolute(c.Database))
-	s, err := open(ctx, c, opening{create: true, write: true, token: p.Stdout, guesses: limiter(), onCommit: m.committed})
+	log.InfoContext(ctx, "starting", "version", p.Version, "database", where(c))
+	s, err := open(ctx, c, opening{create: true, write: true, token: p.Stdout, limited: true, onCommit: m.committed})
 	for _, w := range c.Warnings {
 		log.WarnContext(ctx, "check the configuration", "warning", w)
 	}
@@ -93,13 +93,12 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	if err != nil {
 		return err
 	}
-	mqttListener, err := listenMQTT(ctx, c)
+	duties := newDuties(s.engine)
+	machines := newMachines(s, c, log, limiter(c, "machines", s.engine))
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	mqttAddress, err := machines.start(ctx, c, duties, giveUp, m.registry)
 	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-
-	machines := newMachines(s, log, limiter())
-	if err := machines.start(ctx, mqttListener, m.registry); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, machines.stop(context.WithoutCancel(ctx))) }()
@@ -107,7 +106,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	// Background work stops when draining begins, at its next step.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	redemptions := redemption.NewService(s.DB, s.Keys(), limiter(), now)
+	redemptions := redemption.NewService(s.engine, s.Keys(), limiter(c, "redeems", s.engine), now)
 	var serving atomic.Bool
 	server := newServer(log, api.New(api.Config{
 		Accounts:       s.accounts,
@@ -123,12 +122,18 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		Work:           work,
 		SecureCookies:  c.Certificate != nil,
 		Version:        p.Version,
+		MQTT:           machines.mayAsk(c),
 	}))
 	var jobs sync.WaitGroup
 	jobs.Go(func() { limitMemory(work) })
-	jobs.Go(func() { every(work, sweepEvery, log, "sweeping expired codes", redemptions.Sweep) })
-	jobs.Go(func() { every(work, sweepEvery, log, "sweeping expired pickup codes", machines.pickups.Sweep) })
-	jobs.Go(func() { every(work, forgetEvery, log, "forgetting old answers and sessions", s.accounts.Forget) })
+	for _, j := range []job{
+		{"sweeping expired codes", sweepEvery, redemptions.Sweep},
+		{"sweeping expired pickup codes", sweepEvery, machines.pickups.Sweep},
+		{"forgetting old answers and sessions", forgetEvery, s.accounts.Forget},
+		{"tying the ledger's lanes together", checkpointEvery, s.checkpoint},
+	} {
+		jobs.Go(func() { every(work, j.every, log, j.what, duties.once(j.what, j.every, j.do)) })
+	}
 	defer func() {
 		stopWork()
 		jobs.Wait()
@@ -138,7 +143,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	go func() { served <- serveOn(server, listener, c.Certificate) }()
 	serving.Store(true)
 	r := &running{
-		HTTP: address("http", listener, c.Certificate != nil), MQTT: address("mqtt", mqttListener, c.MQTTCertificate != nil),
+		HTTP: address("http", listener, c.Certificate != nil), MQTT: mqttAddress,
 		accounts: s.accounts, redemptions: redemptions, machines: machines,
 	}
 	log.InfoContext(ctx, "ready", "address", r.HTTP, "mqtt", r.MQTT)
@@ -154,7 +159,27 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	log.InfoContext(work, "stopping: finishing what is under way; a second signal ends at once")
 	serving.Store(false)
 	stopWork()
-	return drain(ctx, log, server)
+	err = drain(ctx, log, server)
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// limiter limits the guesses at what name says, of all servers together if the
+// database keeps their counts.
+func limiter(c *config.Config, name string, engine any) *guess.Limiter {
+	if store, ok := engine.(guess.Store); ok {
+		return guess.Shared(name, c.GuessLimit, c.GuessWindow, now, store)
+	}
+	return guess.New(c.GuessLimit, c.GuessWindow, now)
+}
+
+// job is work that is done now and then, by one of the servers of a database.
+type job struct {
+	what  string
+	every time.Duration
+	do    func(context.Context) error
 }
 
 // readiness asks ping once the server serves, and until it stops. Why it is not
@@ -243,11 +268,14 @@ func address(protocol string, l net.Listener, secure bool) string {
 	return protocol + "://" + l.Addr().String()
 }
 
-func absolute(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return abs
+// where is where the database is, as a person looks for it.
+func where(c *config.Config) string {
+	if c.Embedded() {
+		if abs, err := filepath.Abs(c.Database); err == nil {
+			return abs
+		}
 	}
-	return path
+	return c.Database
 }
 
 // every runs do at intervals until ctx ends. An error that repeats is logged

@@ -54,7 +54,7 @@ func rules() map[string]rule {
 
 		"internal/api":     {ours: domain, tests: []string{"internal/sqlite", "internal/storetest"}},
 		"internal/console": {ours: domain, tests: []string{"internal/sqlite", "internal/storetest"}},
-		"internal/broker":  {ours: and("internal/wire"), tests: []string{"internal/sqlite", "internal/storetest"}},
+		"internal/broker":  {ours: and("internal/wire"), tests: []string{"internal/rig", "internal/sqlite", "internal/storetest"}},
 
 		"internal/refusal": {pure: true},
 		"internal/guess":   {pure: true, ours: []string{"internal/refusal"}},
@@ -75,11 +75,13 @@ func rules() map[string]rule {
 			ours: slices.Concat(basics, []string{"internal/account", "internal/delivery", "internal/fleet"}),
 		},
 
-		"internal/sqlite":    {ours: domain, tests: []string{"internal/storetest"}},
-		"internal/postgres":  {ours: domain, tests: []string{"internal/storetest"}},
+		"internal/sqlstore":  {ours: domain},
+		"internal/sqlite":    {ours: and("internal/sqlstore"), tests: []string{"internal/storetest"}},
+		"internal/postgres":  {ours: and("internal/sqlstore"), tests: []string{"internal/rig", "internal/storetest"}},
 		"internal/storetest": {ours: domain},
 
-		"internal/bench":    {ours: and("internal/api", "internal/broker", "internal/postgres", "internal/sqlite", "internal/wire")},
+		"internal/bench":    {ours: and("internal/api", "internal/broker", "internal/postgres", "internal/rig", "internal/sqlite", "internal/wire")},
+		"internal/rig":      {pure: true},
 		"internal/archtest": {},
 
 		"client": {},

@@ -296,7 +296,6 @@ func (d *database) redeemAll(ctx context.Context, epoch int64, codes []redemptio
 			for code, ok := take(); ok; code, ok = take() {
 				if _, err := d.Redeem(ctx, redemption.Attempt{
 					Epoch: epoch, Indexes: code.Indexes, By: by, At: d.now(),
-					Admit: func() error { return nil }, Unknown: func() {},
 				}); err != nil {
 					mu.Lock()
 					failed = fmt.Errorf("redeeming: %w", err)

@@ -1,11 +1,12 @@
 // Package broker is where vending machines meet Scrip over MQTT: it lets them
 // in, keeps them apart, hears what they report and tells them of pickup codes.
-// Embedded is a broker in this process. Imports: delivery, fleet, pickup,
-// refusal, wire, the MQTT library, Prometheus and the standard library.
+// Embedded is a broker in this process; External is the client of another one.
+// Imports: delivery, fleet, pickup, refusal, wire, the MQTT libraries, Prometheus
+// and the standard library.
 //
-// The library speaks MQTT and no more than that: who may be connected, what is
+// The libraries speak MQTT and no more than that: who may be connected, what is
 // sent and what an uplink does is decided here. docs/decisions/mqtt-broker.md
-// says why.
+// and docs/decisions/external-broker.md say why.
 package broker
 
 import (
@@ -77,9 +78,10 @@ type Embedded struct {
 	server  *mqtt.Server
 	metrics *metrics
 	stacks  *stacks
-	zones   zones
+	writer  writer
+	hearing *hearing
 	// What strangers can cause is logged once a second at most.
-	drops, logins, failures seldom
+	logins, failures seldom
 
 	// work is the context of what connections ask of the domain; it ends when
 	// Close does not wait any longer.
@@ -103,11 +105,15 @@ func Start(c Config) (*Embedded, error) {
 		c.ConnectionsMax = connectionsDefault
 	}
 	b := &Embedded{
-		config: c, server: newServer(),
-		drops: seldom{now: c.Now}, logins: seldom{now: c.Now}, failures: seldom{now: c.Now},
+		config: c, server: newServer(), writer: writer{pickups: c.Pickups, now: c.Now},
+		logins: seldom{now: c.Now}, failures: seldom{now: c.Now},
 		accepted: map[*connection]struct{}{}, machines: map[int64]*connection{},
 	}
 	b.metrics = newMetrics(c.Registry, b)
+	b.hearing = &hearing{
+		fleet: c.Fleet, pickups: c.Pickups, log: c.Log, metrics: b.metrics.traffic,
+		drops: &seldom{now: c.Now}, failures: &b.failures,
+	}
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
 		return nil, fmt.Errorf("setting up the MQTT library: %w", errors.Join(err, c.Listener.Close()))
 	}

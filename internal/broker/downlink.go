@@ -22,11 +22,7 @@ func (b *Embedded) Send(ctx context.Context, item delivery.Item, acknowledged fu
 	if c == nil {
 		return false, delivery.ErrAway
 	}
-	m, err := b.config.Pickups.MessageOf(ctx, item)
-	if err != nil {
-		return false, err
-	}
-	payload, err := b.encode(&m, item.Kind)
+	_, payload, err := b.writer.write(ctx, item)
 	if err != nil {
 		return false, err
 	}
@@ -42,18 +38,30 @@ func (b *Embedded) Send(ctx context.Context, item delivery.Item, acknowledged fu
 	return false, delivery.ErrAway
 }
 
-// encode writes what a machine is told of a code.
-func (b *Embedded) encode(m *pickup.Message, kind delivery.Kind) ([]byte, error) {
-	head := wire.Head{At: b.config.Now(), MachineID: m.Machine.ID, MachineNo: m.Machine.No}
-	style := styleOf(&m.Merchant)
-	if kind == delivery.KindDelete {
-		return wire.Delete{Head: head, ID: m.ID}.Encode(style), nil
-	}
-	zone, err := b.zones.find(m.Machine.Zone)
+// writer makes the messages to machines.
+type writer struct {
+	pickups *pickup.Service
+	now     func() time.Time
+	zones   zones
+}
+
+// write makes the message of an item, to the machine with the number no. It fails
+// as pickup.Service.MessageOf does.
+func (w *writer) write(ctx context.Context, item delivery.Item) (no string, payload []byte, err error) {
+	m, err := w.pickups.MessageOf(ctx, item)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return wire.Create{
+	head := wire.Head{At: w.now(), MachineID: m.Machine.ID, MachineNo: m.Machine.No}
+	style := styleOf(&m.Merchant)
+	if item.Kind == delivery.KindDelete {
+		return m.Machine.No, wire.Delete{Head: head, ID: m.ID}.Encode(style), nil
+	}
+	zone, err := w.zones.find(m.Machine.Zone)
+	if err != nil {
+		return "", nil, err
+	}
+	return m.Machine.No, wire.Create{
 		Head: head, ID: m.ID, ProductID: m.ProductID, Code: m.Digits, Quantity: m.Quantity, Expires: m.Expires, Zone: zone,
 	}.Encode(style), nil
 }

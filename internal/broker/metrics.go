@@ -8,57 +8,79 @@ import (
 	"github.com/scrip-codes/scrip/internal/wire"
 )
 
-// metrics counts what passes. The values of every label come from lists of
-// ours, never from a machine.
-type metrics struct {
-	refusedFull, refusedOverflow, refusedProtocol    prometheus.Counter
-	loginsPassword, loginsGuesses, loginsUnavailable prometheus.Counter
-	refusedPublishes, refusedSubscriptions           prometheus.Counter
-	sent, acknowledged                               prometheus.Counter
-
+// traffic counts the messages. The values of every label come from lists of ours,
+// never from a machine.
+type traffic struct {
+	sent    prometheus.Counter
 	uplinks map[string]prometheus.Counter // by method
 	others  prometheus.Counter
 	dropped map[string]prometheus.Counter // by reason
 }
 
-func newMetrics(registry *prometheus.Registry, b *Embedded) *metrics {
-	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-		registry.MustRegister(c)
+func newTraffic(registry *prometheus.Registry, sent string) *traffic {
+	uplinks := vector(registry, "scrip_mqtt_uplinks_total", "Messages from machines that were acted upon or ignored, by method.", "method")
+	dropped := vector(registry, "scrip_mqtt_uplinks_dropped_total", "Messages from machines that had no effect, by reason.", "reason")
+	t := &traffic{
+		sent:    counter(registry, "scrip_mqtt_messages_sent_total", sent),
+		uplinks: map[string]prometheus.Counter{},
+		others:  uplinks.WithLabelValues("other"),
+		dropped: map[string]prometheus.Counter{},
+	}
+	for _, method := range []string{wire.MethodPut, wire.MethodHeartbeat, wire.MethodOffline} {
+		t.uplinks[method] = uplinks.WithLabelValues(method)
+	}
+	for _, reason := range []string{oversized, malformed, foreign, forged, unknown, unavailable} {
+		t.dropped[reason] = dropped.WithLabelValues(reason)
+	}
+	return t
+}
+
+// uplink is the counter of a method.
+func (t *traffic) uplink(method string) prometheus.Counter {
+	if c, ok := t.uplinks[method]; ok {
 		return c
 	}
-	vector := func(name, help, label string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
-		registry.MustRegister(v)
-		return v
-	}
-	refused := vector("scrip_mqtt_connections_refused_total",
+	return t.others
+}
+
+func counter(registry *prometheus.Registry, name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	registry.MustRegister(c)
+	return c
+}
+
+func vector(registry *prometheus.Registry, name, help, label string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	registry.MustRegister(v)
+	return v
+}
+
+// metrics counts what passes through Embedded.
+type metrics struct {
+	*traffic
+	refusedFull, refusedOverflow, refusedProtocol    prometheus.Counter
+	loginsPassword, loginsGuesses, loginsUnavailable prometheus.Counter
+	refusedPublishes, refusedSubscriptions           prometheus.Counter
+	acknowledged                                     prometheus.Counter
+}
+
+func newMetrics(registry *prometheus.Registry, b *Embedded) *metrics {
+	refused := vector(registry, "scrip_mqtt_connections_refused_total",
 		"MQTT connections refused: too many machines, far too many connections, or no proper CONNECT in time.", "reason")
-	logins := vector("scrip_mqtt_logins_failed_total", "Logins of machines that failed, by reason.", "reason")
-	uplinks := vector("scrip_mqtt_uplinks_total", "Messages from machines that were acted upon or ignored, by method.", "method")
-	dropped := vector("scrip_mqtt_uplinks_dropped_total", "Messages from machines that had no effect, by reason.", "reason")
+	logins := vector(registry, "scrip_mqtt_logins_failed_total", "Logins of machines that failed, by reason.", "reason")
 	m := &metrics{
+		traffic:           newTraffic(registry, "Messages written to machines' connections."),
 		refusedFull:       refused.WithLabelValues("full"),
 		refusedOverflow:   refused.WithLabelValues("overflow"),
 		refusedProtocol:   refused.WithLabelValues("protocol"),
 		loginsPassword:    logins.WithLabelValues("password"),
 		loginsGuesses:     logins.WithLabelValues("guesses"),
 		loginsUnavailable: logins.WithLabelValues("unavailable"),
-		refusedPublishes: counter("scrip_mqtt_publishes_refused_total",
+		refusedPublishes: counter(registry, "scrip_mqtt_publishes_refused_total",
 			"Messages and last wills of machines for a topic that is not theirs to write to."),
-		refusedSubscriptions: counter("scrip_mqtt_subscriptions_refused_total",
+		refusedSubscriptions: counter(registry, "scrip_mqtt_subscriptions_refused_total",
 			"Topic filters that machines may not subscribe to."),
-		sent:         counter("scrip_mqtt_messages_sent_total", "Messages written to machines' connections."),
-		acknowledged: counter("scrip_mqtt_messages_acknowledged_total", "Messages that machines have acknowledged."),
-		uplinks:      map[string]prometheus.Counter{},
-		others:       uplinks.WithLabelValues("other"),
-		dropped:      map[string]prometheus.Counter{},
-	}
-	for _, method := range []string{wire.MethodPut, wire.MethodHeartbeat, wire.MethodOffline} {
-		m.uplinks[method] = uplinks.WithLabelValues(method)
-	}
-	for _, reason := range []string{oversized, malformed, foreign, forged, unknown, unavailable} {
-		m.dropped[reason] = dropped.WithLabelValues(reason)
+		acknowledged: counter(registry, "scrip_mqtt_messages_acknowledged_total", "Messages that machines have acknowledged."),
 	}
 	info := b.server.Info
 	registry.MustRegister(
@@ -79,12 +101,4 @@ func (b *Embedded) connected() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.machines)
-}
-
-// uplink is the counter of a method.
-func (m *metrics) uplink(method string) prometheus.Counter {
-	if c, ok := m.uplinks[method]; ok {
-		return c
-	}
-	return m.others
 }

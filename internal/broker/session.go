@@ -100,7 +100,8 @@ func (b *Embedded) listen(c *connection) error {
 // acknowledges it as every message that is dropped. Nothing else is that large,
 // nor in good faith larger still: that ends the connection.
 func (b *Embedded) tooLarge(c *connection, t *tooLarge) error {
-	_ = b.dropped(c, oversized) // it says that it was
+	who := c.speaker()
+	_ = b.hearing.dropped(b.work, &who, oversized) // it says that it was
 	qos := t.head >> 1 & 0x03
 	if t.head>>4 != packets.Publish || t.rest > skipMax || qos > 1 {
 		return packets.ErrPacketTooLarge

@@ -1,11 +1,14 @@
 package broker
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/refusal"
 	"github.com/scrip-codes/scrip/internal/wire"
 )
@@ -27,62 +30,106 @@ type notBelieved string
 // Error says why.
 func (n notBelieved) Error() string { return "a message was dropped: " + string(n) }
 
-// uplink acts on what a machine says. It fails with a notBelieved if the message
-// was dropped and the machine should know that, and with any other error if it is
-// to say it again.
-func (b *Embedded) uplink(c *connection, payload []byte) error {
+// hearing acts on what machines say, to whichever broker.
+type hearing struct {
+	fleet   *fleet.Service
+	pickups *pickup.Service
+	log     *slog.Logger
+	metrics *traffic
+	// What strangers can cause is logged once a second at most.
+	drops, failures *seldom
+}
+
+// speaker is who says something.
+type speaker struct {
+	machine int64
+	no      string // empty: the broker does not say
+	address string
+}
+
+// hear acts on what somebody says, and calls see with the machine if it was that.
+// It fails with a notBelieved if the message was dropped and the machine should
+// know that, and with any other error if it is to be heard again.
+func (h *hearing) hear(ctx context.Context, who speaker, payload []byte, see func(machine int64, alive bool)) error {
+	m, reason := decode(payload)
+	if reason != "" {
+		return h.dropped(ctx, &who, reason)
+	}
+	return h.act(ctx, who, m, see)
+}
+
+// decode reads a message; reason is why it is dropped, if it is.
+func decode(payload []byte) (m wire.Message, reason string) {
 	if len(payload) > wire.MaxMessage {
-		return b.dropped(c, oversized)
+		return m, oversized
 	}
 	m, err := wire.Decode(payload)
 	if err != nil {
-		return b.dropped(c, malformed)
+		return m, malformed
 	}
-	if m.MachineNo() != c.no {
-		return b.dropped(c, foreign)
+	return m, ""
+}
+
+// act is hear for a message that is decoded.
+func (h *hearing) act(ctx context.Context, who speaker, m wire.Message, see func(machine int64, alive bool)) error {
+	owner, err := h.owner(ctx, &who, m.MachineNo())
+	switch {
+	case refusal.CodeOf(err) == refusal.MachineNotFound && who.machine == 0 || errors.Is(err, notBelieved(foreign)):
+		return h.dropped(ctx, &who, foreign)
+	case err != nil:
+		return h.failed(ctx, &who, m.Method(), err)
+	case !m.Verify(owner.AppKey):
+		return h.dropped(ctx, &who, forged)
 	}
-	owner, err := b.config.Fleet.OwnerOf(b.work, c.machine)
-	if err != nil {
-		return b.failed(c, m.Method(), err)
+	return h.believe(ctx, &who, m, see)
+}
+
+// owner finds the merchant of who is speaking in the name of that machine; if the
+// broker does not say who it is, it takes their word, until the signature is seen.
+func (h *hearing) owner(ctx context.Context, who *speaker, no string) (m fleet.Merchant, err error) {
+	switch {
+	case who.no == no:
+		return h.fleet.OwnerOf(ctx, who.machine)
+	case who.no != "" || !fleet.ValidNo(no):
+		return m, notBelieved(foreign)
 	}
-	if !m.Verify(owner.AppKey) {
-		return b.dropped(c, forged)
-	}
-	return b.believe(c, m)
+	who.no = no
+	who.machine, m, err = h.fleet.Speaker(ctx, no)
+	return m, err
 }
 
 // believe acts on a message that comes from the machine.
-func (b *Embedded) believe(c *connection, m wire.Message) error {
-	presence := fleet.Connected
+func (h *hearing) believe(ctx context.Context, who *speaker, m wire.Message, see func(machine int64, alive bool)) error {
+	alive := true
 	switch m.Method() {
 	case wire.MethodPut:
 		put, err := m.Put()
 		if err != nil {
-			return b.dropped(c, malformed)
+			return h.dropped(ctx, who, malformed)
 		}
-		_, err = b.config.Pickups.Used(b.work, c.machine, put.ID, c.address, put.At)
+		_, err = h.pickups.Used(ctx, who.machine, put.ID, who.address, put.At)
 		if refusal.CodeOf(err) == refusal.PickupNotFound {
-			b.see(c, presence)
-			return b.dropped(c, unknown)
+			see(who.machine, alive)
+			return h.dropped(ctx, who, unknown)
 		}
 		if err != nil {
-			return b.failed(c, wire.MethodPut, err)
+			return h.failed(ctx, who, wire.MethodPut, err)
 		}
 	case wire.MethodOffline:
-		presence = fleet.Offline
+		alive = false
 	}
-	b.metrics.uplink(m.Method()).Inc()
-	b.see(c, presence)
+	h.metrics.uplink(m.Method()).Inc()
+	see(who.machine, alive)
 	return nil
 }
 
 // dropped counts and logs a message that has no effect. Nothing of the message
 // is logged.
-func (b *Embedded) dropped(c *connection, reason string) error {
-	b.metrics.dropped[reason].Inc()
-	if left, ok := b.drops.due(); ok {
-		b.config.Log.LogAttrs(b.work, slog.LevelWarn, "dropped a message from a machine", slog.String("machine_no", c.no),
-			slog.String("address", c.address), slog.String("reason", reason), slog.Int("left_out", left))
+func (h *hearing) dropped(ctx context.Context, who *speaker, reason string) error {
+	h.metrics.dropped[reason].Inc()
+	if left, ok := h.drops.due(); ok {
+		h.log.LogAttrs(ctx, slog.LevelWarn, "dropped a message from a machine", slog.String("machine_no", who.no),
+			slog.String("address", who.address), slog.String("reason", reason), slog.Int("left_out", left))
 	}
 	if reason == forged || reason == foreign {
 		return notBelieved(reason)
@@ -91,20 +138,33 @@ func (b *Embedded) dropped(c *connection, reason string) error {
 }
 
 // failed is for a message that could not be acted upon, for which the machine
-// can do nothing. Only the report of a use is worth to be sent again.
-func (b *Embedded) failed(c *connection, method string, err error) error {
-	if b.work.Err() == nil && refusal.CodeOf(err) != refusal.MachineNotFound { // which has just been deleted
-		if left, ok := b.failures.due(); ok {
-			b.config.Log.LogAttrs(b.work, slog.LevelError, "acting on a message from a machine",
-				slog.String("machine_no", c.no), slog.Any("error", err), slog.Int("left_out", left))
+// can do nothing. Only the report of a use is worth to be heard again.
+func (h *hearing) failed(ctx context.Context, who *speaker, method string, err error) error {
+	if ctx.Err() == nil && refusal.CodeOf(err) != refusal.MachineNotFound { // which has just been deleted
+		if left, ok := h.failures.due(); ok {
+			h.log.LogAttrs(ctx, slog.LevelError, "acting on a message from a machine",
+				slog.String("machine_no", who.no), slog.Any("error", err), slog.Int("left_out", left))
 		}
 	}
 	if method == wire.MethodPut {
-		b.metrics.dropped[unavailable].Inc()
+		h.metrics.dropped[unavailable].Inc()
 		return err
 	}
-	return b.dropped(c, unavailable)
+	return h.dropped(ctx, who, unavailable)
 }
+
+// uplink acts on what a machine says over its connection, as hear does.
+func (b *Embedded) uplink(c *connection, payload []byte) error {
+	return b.hearing.hear(b.work, c.speaker(), payload, func(_ int64, alive bool) {
+		presence := fleet.Connected
+		if !alive {
+			presence = fleet.Offline
+		}
+		b.see(c, presence)
+	})
+}
+
+func (c *connection) speaker() speaker { return speaker{c.machine, c.no, c.address} }
 
 // seldom says once a second that it is time to log.
 type seldom struct {

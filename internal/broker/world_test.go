@@ -81,12 +81,22 @@ type options struct {
 
 func newWorld(tb testing.TB, o options) *world {
 	tb.Helper()
+	w := newDatabase(tb)
+	if !o.at.IsZero() {
+		w.clock.Set(o.at)
+	}
+	stop := w.serve(o, w.db)
+	tb.Cleanup(func() { stop() })
+	w.populate(o.style)
+	return w
+}
+
+// newDatabase returns a world that nothing serves.
+func newDatabase(tb testing.TB) *world {
+	tb.Helper()
 	w := &world{
 		TB: tb, ctx: tb.Context(), clock: storetest.NewClock(), logs: &logs{},
 		root: account.Actor{ID: 1, Role: account.RoleRoot, Address: "192.0.2.1"},
-	}
-	if !o.at.IsZero() {
-		w.clock.Set(o.at)
 	}
 	db, err := sqlite.Open(w.ctx, sqlite.Options{
 		Path: filepath.Join(tb.TempDir(), "scrip.db"), Secrets: []string{"a secret for tests"}, Now: w.clock.Now,
@@ -96,13 +106,16 @@ func newWorld(tb testing.TB, o options) *world {
 	tb.Cleanup(func() { w.check(db.Close()) })
 	_, err = account.NewService(db, nil, w.clock.Now).Bootstrap(w.ctx, "the root token")
 	w.check(err)
+	return w
+}
 
-	stop := w.serve(o, db)
-	tb.Cleanup(func() { stop() })
-	w.merchant, err = w.fleet.CreateMerchant(w.ctx, w.root, fleet.Merchant{Name: "Corner", AppKey: appKey, Style: o.style}, nil)
+// populate makes a merchant and a machine.
+func (w *world) populate(style fleet.Style) {
+	w.Helper()
+	var err error
+	w.merchant, err = w.fleet.CreateMerchant(w.ctx, w.root, fleet.Merchant{Name: "Corner", AppKey: appKey, Style: style}, nil)
 	w.check(err)
 	w.probe = w.machine("99999999", "Asia/Shanghai")
-	return w
 }
 
 // serve starts what serves machines, and returns what stops it. What is to be

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -36,6 +37,8 @@ const (
 	settingTrustedProxies = "SCRIP_TRUSTED_PROXIES"
 	settingLogLevel       = "SCRIP_LOG_LEVEL"
 	settingMQTTAddr       = "SCRIP_MQTT_ADDR"
+	settingMQTTURL        = "SCRIP_MQTT_URL"
+	settingMQTTAuthToken  = "SCRIP_MQTT_AUTH_TOKEN" //nolint:gosec // G101: the name of a setting
 	settingMQTTTLSCert    = "SCRIP_MQTT_TLS_CERT"
 	settingMQTTTLSKey     = "SCRIP_MQTT_TLS_KEY"
 	// These are for scrip machine run alone.
@@ -61,9 +64,11 @@ const (
 type Flags struct {
 	Config         *string `group:"Configuration" placeholder:"FILE" setting:"SCRIP_CONFIG" help:"Read settings from this file too: lines of KEY=VALUE, with the names that stand in brackets here. Flags come before the environment, and that before the file."`
 	DataDir        *string `group:"Configuration" placeholder:"./data" setting:"SCRIP_DATA_DIR" help:"Directory of the database and of the secret file. It is made when missing."`
-	DatabaseURL    *string `group:"Configuration" name:"database-url" placeholder:"URL" setting:"SCRIP_DATABASE_URL" help:"Where the data is kept. Empty: SQLite, in scrip.db in the data directory. sqlite:PATH: SQLite, in that file."`
+	DatabaseURL    *string `group:"Configuration" name:"database-url" placeholder:"URL" setting:"SCRIP_DATABASE_URL" help:"Where the data is kept. Empty: SQLite, in scrip.db in the data directory. sqlite:PATH: SQLite, in that file. postgres://USER:PASSWORD@HOST/DATABASE: PostgreSQL, which several servers may share. Better set in the environment if it holds a password."`
 	HTTPAddr       *string `group:"Configuration" name:"http-addr" placeholder:"127.0.0.1:8080" setting:"SCRIP_HTTP_ADDR" help:"Address and port to serve HTTP on. Without an address, like :8080, on all of the machine's."`
-	MQTTAddr       *string `group:"Configuration" name:"mqtt-addr" placeholder:"127.0.0.1:1883" setting:"SCRIP_MQTT_ADDR" help:"Address and port to serve MQTT on, for vending machines. Without an address, like :1883, on all of the machine's."`
+	MQTTAddr       *string `group:"Configuration" name:"mqtt-addr" placeholder:"127.0.0.1:1883" setting:"SCRIP_MQTT_ADDR" help:"Address and port to serve MQTT on, for vending machines. Without an address, like :1883, on all of the machine's. off: serve none."`
+	MQTTURL        *Secret `group:"Configuration" name:"mqtt-url" placeholder:"URL" setting:"SCRIP_MQTT_URL" help:"Use this MQTT broker instead of serving MQTT: mqtt://USER:PASSWORD@HOST, mqtts://, ws:// or wss://. Better set in the environment: other users of the machine can see flags."`
+	MQTTAuthToken  *Secret `group:"Configuration" name:"mqtt-auth-token" placeholder:"TOKEN" setting:"SCRIP_MQTT_AUTH_TOKEN" help:"What that broker must say when it asks, at /mqtt/auth and /mqtt/acl, who may log in and what they may do. Empty: it may not ask. Better set in the environment."`
 	Secret         *Secret `group:"Configuration" placeholder:"SECRET" setting:"SCRIP_SECRET" help:"What the data keys are locked with; without it the database is worth nothing. Several, separated by commas, newest first, while one replaces another. Empty: the file 'secret' in the data directory, made on first start. Better set in the environment: other users of the machine can see flags."`
 	RootToken      *Secret `group:"Configuration" placeholder:"TOKEN" setting:"SCRIP_ROOT_TOKEN" help:"Access token of the account root, which the first start makes. Empty: a random one, which is printed once. Of no effect later. Better set in the environment."`
 	TLSCert        *string `group:"Configuration" name:"tls-cert" placeholder:"FILE" setting:"SCRIP_TLS_CERT" help:"Certificate, with its chain, in PEM: serve HTTPS. Needs --tls-key."`
@@ -79,9 +84,17 @@ type Flags struct {
 // Config is the settings, checked.
 type Config struct {
 	DataDir  string
-	Database string // path of the SQLite file
+	// Database is the path of the SQLite file or, for people to read, the address of
+	// the PostgreSQL database without its password.
+	Database string
+	// Postgres is the address of the PostgreSQL database; none: it is SQLite.
+	Postgres Secret
 	HTTPAddr string
-	MQTTAddr string
+	MQTTAddr string // empty: MQTT is not served
+	// MQTTURL is the broker to use instead, with its credentials; nil: none.
+	MQTTURL *Redacted[url.URL]
+	// MQTTAuthToken is what that broker asks with; empty: it may not ask.
+	MQTTAuthToken Secret
 	// Secrets are those set, newest first; none: they are in the secret file.
 	Secrets   []Secret
 	RootToken Secret // empty: a random one
@@ -128,11 +141,12 @@ func Load(f Flags, environ []string) (Config, error) {
 
 	c.DataDir = s.get(settingDataDir, f.DataDir, "./data")
 	c.LogLevel = s.logLevel(f)
-	c.Database = s.database(f, c.DataDir)
+	c.Database, c.Postgres = s.database(f, c.DataDir)
 	c.HTTPAddr = s.listenAddr(settingHTTPAddr, f.HTTPAddr, "8080")
-	c.MQTTAddr = s.listenAddr(settingMQTTAddr, f.MQTTAddr, "1883")
+	c.MQTTAddr, c.MQTTURL = s.mqtt(f)
+	c.MQTTAuthToken = s.token(settingMQTTAuthToken, f.MQTTAuthToken, &c)
 	c.Secrets = s.secrets(f, &c)
-	c.RootToken = s.rootToken(f, &c)
+	c.RootToken = s.token(settingRootToken, f.RootToken, &c)
 	c.Certificate = s.certificate("HTTPS", settingTLSCert, f.TLSCert, settingTLSKey, f.TLSKey)
 	c.MQTTCertificate = s.certificate("MQTT over TLS", settingMQTTTLSCert, f.MQTTTLSCert, settingMQTTTLSKey, f.MQTTTLSKey)
 	if c.MQTTCertificate == nil {
@@ -189,7 +203,8 @@ func (s *settings) readFile(file string, c *Config) error {
 	if s.file, err = parseFile(string(text)); err != nil {
 		return &Error{settingConfig, file + ", " + err.Error(), "write one KEY=VALUE a line, and # before comments"}
 	}
-	if s.file[settingSecret] != "" || s.file[settingRootToken] != "" {
+	holds := func(setting string) bool { return s.file[setting] != "" }
+	if slices.ContainsFunc([]string{settingSecret, settingRootToken, settingMQTTURL, settingMQTTAuthToken}, holds) {
 		if info, err := os.Stat(file); err == nil && othersMayRead(info) {
 			c.Warnings = append(c.Warnings, fmt.Sprintf(
 				"%s holds a secret and other users of this machine can read it: chmod 600 it", file))
@@ -203,7 +218,7 @@ func (s *settings) unknown() []string {
 	known := []string{
 		settingConfig, settingDataDir, settingDatabaseURL, settingHTTPAddr, settingSecret, settingRootToken,
 		settingTLSCert, settingTLSKey, settingGuessLimit, settingGuessWindow, settingTrustedProxies, settingLogLevel,
-		settingMQTTAddr, settingMQTTTLSCert, settingMQTTTLSKey, settingMachinePassword, settingMachineAppKey,
+		settingMQTTAddr, settingMQTTURL, settingMQTTAuthToken, settingMQTTTLSCert, settingMQTTTLSKey, settingMachinePassword, settingMachineAppKey,
 	}
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(s.environment)) {
@@ -223,27 +238,47 @@ func (s *settings) unknown() []string {
 	return out
 }
 
-func (s *settings) database(f Flags, dataDir string) string {
+func (s *settings) database(f Flags, dataDir string) (shown string, postgres Secret) {
 	url := s.get(settingDatabaseURL, f.DatabaseURL, "")
 	if url == "" {
-		return filepath.Join(dataDir, databaseFile)
+		return filepath.Join(dataDir, databaseFile), Secret{}
 	}
 	scheme, path, ok := strings.Cut(url, ":")
-	const do = "leave it empty for SQLite in the data directory, or write sqlite:PATH"
+	const do = "leave it empty for SQLite in the data directory, or write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
+	if scheme == "postgres" || scheme == "postgresql" {
+		return s.postgres(url, do), NewSecret(url)
+	}
 	if !ok || scheme != "sqlite" {
 		// The URL may hold a password: only what is safe to show is shown.
 		if !ok || strings.ContainsAny(scheme, "/@ ") {
 			scheme = "this"
 		}
-		s.fail(settingDatabaseURL, scheme+" is not a database that this build serves; it serves SQLite only", do)
-		return ""
+		s.fail(settingDatabaseURL, scheme+" is not a database that this build serves; it serves SQLite and PostgreSQL", do)
+		return "", Secret{}
 	}
 	path = strings.TrimPrefix(path, "//")
 	if path == "" || strings.ContainsAny(path, "?#") || path == ":memory:" {
 		s.fail(settingDatabaseURL, "sqlite: needs the path of a file, without parameters", do)
 	}
-	return path
+	return path, Secret{}
 }
+
+// postgres checks an address and returns it without what must not be seen.
+func (s *settings) postgres(address, do string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") == "" {
+		s.fail(settingDatabaseURL, "this is no address of a PostgreSQL database: it needs a host and the name of a database", do)
+		return ""
+	}
+	shown := url.URL{Scheme: "postgres", Host: u.Host, Path: u.Path}
+	if u.User != nil {
+		shown.User = url.User(u.User.Username())
+	}
+	return shown.String()
+}
+
+// Embedded reports whether the database is a file of SQLite's.
+func (c *Config) Embedded() bool { return c.Postgres.Reveal() == "" }
 
 // listenAddr reads an address to listen on; without one it is that port of this
 // machine alone.
@@ -284,17 +319,65 @@ func tooShort(secrets []Secret) bool {
 	return slices.ContainsFunc(secrets, func(s Secret) bool { return len(s.Reveal()) < shortSecret })
 }
 
-func (s *settings) rootToken(f Flags, c *Config) Secret {
-	token := s.secret(settingRootToken, f.RootToken)
+// token reads what somebody is to show in a header.
+func (s *settings) token(setting string, flag *Secret, c *Config) Secret {
+	token := s.secret(setting, flag)
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		s.fail(settingRootToken, "it holds characters that a request header cannot carry",
+		s.fail(setting, "it holds characters that a request header cannot carry",
 			"use letters, digits and punctuation only")
 	}
 	if token != "" && len(token) < shortSecret {
-		c.Warnings = append(c.Warnings, settingRootToken+" is shorter than "+strconv.Itoa(shortSecret)+
-			" characters: it can be guessed; leave it empty to have a good one made")
+		advice := "leave it empty to have a good one made"
+		if setting != settingRootToken {
+			advice = "'openssl rand -hex 32' makes a good one"
+		}
+		c.Warnings = append(c.Warnings, setting+" is shorter than "+strconv.Itoa(shortSecret)+
+			" characters: it can be guessed; "+advice)
 	}
 	return NewSecret(token)
+}
+
+// mqtt reads where MQTT is served, or which broker is used instead.
+func (s *settings) mqtt(f Flags) (addr string, broker *Redacted[url.URL]) {
+	given := s.get(settingMQTTAddr, f.MQTTAddr, "")
+	text := s.secret(settingMQTTURL, f.MQTTURL)
+	if text != "" {
+		if given != "" {
+			s.fail(settingMQTTURL, settingMQTTAddr+" is set too", "set one of them: the address to serve MQTT there, or the URL to use another broker")
+		}
+		return "", s.brokerURL(text)
+	}
+	if given == "off" {
+		return "", nil
+	}
+	return s.listenAddr(settingMQTTAddr, f.MQTTAddr, "1883"), nil
+}
+
+// brokerURL reads the URL of a broker. It may hold a password: nothing of it is
+// shown.
+func (s *settings) brokerURL(text string) *Redacted[url.URL] {
+	const do = "write it like mqtt://HOST, mqtts://USER:PASSWORD@HOST:8883 or wss://HOST/mqtt, with other characters than letters and digits in the password as %XX"
+	u, err := url.Parse(text)
+	if err != nil {
+		s.fail(settingMQTTURL, "it is not a URL", do)
+		return nil
+	}
+	_, err = strconv.ParseUint(u.Port(), 10, 16)
+	web := u.Scheme == "ws" || u.Scheme == "wss"
+	switch {
+	case !web && u.Scheme != "mqtt" && u.Scheme != "mqtts":
+		s.fail(settingMQTTURL, "it begins with none of mqtt://, mqtts://, ws:// and wss://", do)
+	case u.Hostname() == "":
+		s.fail(settingMQTTURL, "it names no host", do)
+	case u.Port() != "" && err != nil:
+		s.fail(settingMQTTURL, "its port is not between 0 and 65535", do)
+	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		s.fail(settingMQTTURL, "it has parameters, and takes none", do)
+	case !web && strings.Trim(u.Path, "/") != "":
+		s.fail(settingMQTTURL, "it has a path, which only ws:// and wss:// have", do)
+	}
+	r := Redact(*u)
+	return &r
 }
 
 // certificate reads a pair of files to serve a protocol over TLS with; nil for

@@ -66,9 +66,9 @@ func TestDefaults(t *testing.T) {
 	}
 	want := config.Config{
 		DataDir: "./data", Database: filepath.Join("data", "scrip.db"), HTTPAddr: "127.0.0.1:8080",
-		MQTTAddr: "127.0.0.1:1883", RootToken: got.RootToken, GuessLimit: 20, GuessWindow: 10 * time.Minute, LogLevel: slog.LevelInfo,
+		MQTTAddr: "127.0.0.1:1883", RootToken: got.RootToken, MQTTAuthToken: got.MQTTAuthToken, GuessLimit: 20, GuessWindow: 10 * time.Minute, LogLevel: slog.LevelInfo,
 	}
-	if !reflect.DeepEqual(got, want) || got.RootToken.Reveal() != "" {
+	if !reflect.DeepEqual(got, want) || got.RootToken.Reveal() != "" || got.MQTTAuthToken.Reveal() != "" {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -89,6 +89,20 @@ func TestPrecedence(t *testing.T) {
 		},
 		{"SCRIP_HTTP_ADDR", "--http-addr", ":1", ":2", ":3", "127.0.0.1:8080", func(c config.Config) string { return c.HTTPAddr }},
 		{"SCRIP_MQTT_ADDR", "--mqtt-addr", ":1", ":2", ":3", "127.0.0.1:1883", func(c config.Config) string { return c.MQTTAddr }},
+		{
+			"SCRIP_MQTT_URL", "--mqtt-url", "mqtt://a", "mqtts://b:1", "wss://c/mqtt", "",
+			func(c config.Config) string {
+				if c.MQTTURL == nil {
+					return ""
+				}
+				u := c.MQTTURL.Reveal()
+				return u.String()
+			},
+		},
+		{
+			"SCRIP_MQTT_AUTH_TOKEN", "--mqtt-auth-token", strings.Repeat("a", 32), strings.Repeat("b", 32), strings.Repeat("c", 32), "",
+			func(c config.Config) string { return c.MQTTAuthToken.Reveal() },
+		},
 		{
 			"SCRIP_SECRET", "--secret", strings.Repeat("a", 32), strings.Repeat("b", 32), strings.Repeat("c", 32), "",
 			func(c config.Config) string { return strings.Join(secrets(c), ",") },
@@ -208,6 +222,17 @@ func TestRefused(t *testing.T) {
 		{"SCRIP_TLS_CERT=" + missing + "\nSCRIP_TLS_KEY=" + key, []string{"SCRIP_TLS_CERT: ", missing, "no such file"}, ""},
 		{"SCRIP_TLS_CERT=" + cert + "\nSCRIP_TLS_KEY=" + missing, []string{"SCRIP_TLS_KEY: ", missing, "no such file"}, ""},
 		{"SCRIP_TLS_CERT=" + cert + "\nSCRIP_TLS_KEY=" + otherKey, []string{"SCRIP_TLS_CERT: ", "SCRIP_TLS_KEY"}, ""},
+		{"SCRIP_MQTT_ADDR=none", []string{"SCRIP_MQTT_ADDR: ", `"none"`}, ""},
+		{"SCRIP_MQTT_URL=mqtt://u:hunter2@broker\nSCRIP_MQTT_ADDR=:1883", []string{"SCRIP_MQTT_URL: ", "SCRIP_MQTT_ADDR", "one of them"}, "hunter2"},
+		{"SCRIP_MQTT_URL=mqtt://u:hunter2@broker\nSCRIP_MQTT_ADDR=off", []string{"SCRIP_MQTT_URL: ", "SCRIP_MQTT_ADDR"}, "hunter2"},
+		{"SCRIP_MQTT_URL=http://u:hunter2@broker", []string{"SCRIP_MQTT_URL: ", "mqtts://"}, "hunter2"},
+		{"SCRIP_MQTT_URL=broker:1883", []string{"SCRIP_MQTT_URL: ", "mqtts://"}, ""},
+		{"SCRIP_MQTT_URL=mqtt://u:hunter2@/x", []string{"SCRIP_MQTT_URL: ", "host"}, "hunter2"},
+		{"SCRIP_MQTT_URL=mqtt://u:hunter2 %@broker", []string{"SCRIP_MQTT_URL: ", "%XX"}, "hunter2"},
+		{"SCRIP_MQTT_URL=mqtt://u:hunter2@broker:99999", []string{"SCRIP_MQTT_URL: ", "port"}, "hunter2"},
+		{"SCRIP_MQTT_URL=mqtt://u:hunter2@broker/mqtt", []string{"SCRIP_MQTT_URL: ", "path"}, "hunter2"},
+		{"SCRIP_MQTT_URL=wss://u:hunter2@broker/mqtt?a=b", []string{"SCRIP_MQTT_URL: ", "parameters"}, "hunter2"},
+		{"SCRIP_MQTT_AUTH_TOKEN=two words and more", []string{"SCRIP_MQTT_AUTH_TOKEN: "}, "two words"},
 		{"SCRIP_GUESS_LIMIT=-1", []string{"SCRIP_GUESS_LIMIT: "}, ""},
 		{"SCRIP_GUESS_LIMIT=many", []string{"SCRIP_GUESS_LIMIT: ", `"many"`}, ""},
 		{"SCRIP_GUESS_WINDOW=10", []string{"SCRIP_GUESS_WINDOW: ", "unit"}, ""},
@@ -231,6 +256,27 @@ func TestRefused(t *testing.T) {
 		if tt.not != "" && strings.Contains(err.Error(), tt.not) {
 			t.Errorf("%s: %q says %q", tt.env, err, tt.not)
 		}
+	}
+}
+
+// TestMQTT: MQTT is served, or another broker is used, or neither.
+func TestMQTT(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load(config.Flags{}, []string{"SCRIP_MQTT_ADDR=off"})
+	if err != nil || c.MQTTAddr != "" || c.MQTTURL != nil {
+		t.Errorf("off: got %+v, %v", c, err)
+	}
+	c, err = config.Load(config.Flags{}, []string{"SCRIP_MQTT_URL=mqtts://scrip:p%40ss@broker.example", "SCRIP_MQTT_ADDR="})
+	if err != nil || c.MQTTAddr != "" || c.MQTTURL == nil {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	u := c.MQTTURL.Reveal()
+	if password, _ := u.User.Password(); u.User.Username() != "scrip" || password != "p@ss" || u.Host != "broker.example" {
+		t.Errorf("got %s", u.Redacted())
+	}
+	c, err = config.Load(config.Flags{}, []string{"SCRIP_MQTT_AUTH_TOKEN=short"})
+	if err != nil || len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0], "SCRIP_MQTT_AUTH_TOKEN ") {
+		t.Errorf("got %q, %v", c.Warnings, err)
 	}
 }
 
@@ -286,7 +332,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := config.Load(config.Flags{}, []string{
-		"SCRIP_SECRET=hunter2-hunter2,hunter2-again", "SCRIP_ROOT_TOKEN=hunter2", "SCRIP_TLS_CERT=" + cert, "SCRIP_TLS_KEY=" + key,
+		"SCRIP_SECRET=hunter2-hunter2,hunter2-again", "SCRIP_ROOT_TOKEN=hunter2", "SCRIP_TLS_CERT=" + cert,
+		"SCRIP_MQTT_URL=mqtt://u:hunter2@broker", "SCRIP_MQTT_AUTH_TOKEN=hunter2-hunter2", "SCRIP_TLS_KEY=" + key,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +341,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	number := fmt.Sprint(pair.PrivateKey.(*ecdsa.PrivateKey).D) //nolint:staticcheck // SA1019: only to look for it
 	// What fmt may not ask: an unexported field.
 	hidden := struct{ c config.Config }{c}
-	flags := parse(t, "--secret=hunter2", "--root-token=hunter2")
+	flags := parse(t, "--secret=hunter2", "--root-token=hunter2", "--mqtt-url=mqtt://u:hunter2@broker", "--mqtt-auth-token=hunter2")
 	b, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +350,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	slog.New(slog.NewTextHandler(&log, nil)).InfoContext(t.Context(), "x", "c", c, "s", c.RootToken, "all", c.Secrets)
 	slog.New(slog.NewJSONHandler(&log, nil)).InfoContext(t.Context(), "x", "c", c, "s", c.RootToken, "f", flags)
 	out := []string{string(b), log.String(), c.RootToken.String()}
-	for _, v := range []any{c, &c, hidden, c.Secrets, c.Secrets[0], &c.Secrets[0], c.Certificate, flags, &flags, *flags.Secret} {
+	for _, v := range []any{c, &c, hidden, c.MQTTURL, *c.MQTTURL, c.Secrets, c.Secrets[0], &c.Secrets[0], c.Certificate, flags, &flags, *flags.Secret} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			out = append(out, fmt.Sprintf(verb, v))
 		}

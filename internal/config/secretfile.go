@@ -23,7 +23,12 @@ const (
 func (c *Config) SecretFile() string { return filepath.Join(c.DataDir, secretFile) }
 
 // DatabaseExists reports whether there is anything in the database's file.
+//
+// A PostgreSQL database always exists: somebody has made it.
 func (c *Config) DatabaseExists() (bool, error) {
+	if !c.Embedded() {
+		return true, nil
+	}
 	info, err := os.Stat(c.Database)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -84,6 +89,12 @@ func (c *Config) readOrMakeSecretFile() ([]Secret, error) {
 	exists, err := c.DatabaseExists()
 	if err != nil {
 		return nil, err
+	}
+	if !c.Embedded() {
+		return nil, &Error{
+			settingSecret, "it is not set, and there is no file " + c.SecretFile(),
+			"set it, on every server of the database to the same: at first to what openssl rand -hex 32 prints, say, and keep a copy",
+		}
 	}
 	if exists {
 		return nil, &Error{

@@ -30,6 +30,9 @@ type Item struct {
 	MachineID int64
 	Kind      Kind
 	CodeID    int64 // the pickup code; 0 for KindDisconnect
+	// Round tells the times apart that an entry is to be sent through a broker
+	// that is not ours: it grows whenever the machine comes back. 0 elsewhere.
+	Round int64
 }
 
 // Stage is how far an entry has come.
@@ -39,22 +42,28 @@ type Stage int
 const (
 	Sent     Stage = iota // the broker has it
 	Received              // the machine has acknowledged it: the entry is done
+	Relayed               // another broker has it: it is sent, and waits for the machine to come back
 )
 
 // Progress is how far an entry has come.
 type Progress struct {
 	ID    int64
 	Stage Stage
+	// Round is that of the item that was Relayed: if the machine has come back
+	// since, the entry waits all the same.
+	Round int64
 }
 
 // Store is what delivery needs of a database. Each method is one transaction;
 // all are safe for concurrent use.
 type Store interface {
-	// Newest is the id of the newest entry that there has ever been. It also drops
-	// the entries of KindDisconnect, since nothing is connected yet.
+	// Newest is where whoever follows the outbox begins: Since lists what comes in
+	// from here on, and perhaps some of what was there. It also drops the entries
+	// of KindDisconnect, since nothing is connected yet.
 	Newest(ctx context.Context) (int64, error)
-	// Since lists entries behind the id after, oldest first. None appears later
-	// with a lower id.
+	// Since lists entries that have come in behind the last that it listed, the one
+	// with the id after: each once, those of a machine in their order. One may
+	// follow the outbox at a time.
 	Since(ctx context.Context, after int64, limit int) ([]Item, error)
 	// Waiting lists a machine's entries behind the id after, oldest first.
 	Waiting(ctx context.Context, machine, after int64, limit int) ([]Item, error)
@@ -64,8 +73,39 @@ type Store interface {
 	// Advance writes how far entries have come; Received removes them. One that
 	// is gone is passed over.
 	Advance(ctx context.Context, progress []Progress) error
+	// Claim leases machines for which entries wait that are to be sent through a
+	// broker that is not ours, and lists those entries.
+	Claim(ctx context.Context, c Claim) (Claimed, error)
 	// Backlog counts what waits.
 	Backlog(ctx context.Context) (Backlog, error)
+}
+
+// Claim asks for what waits, from the entry behind the one with the id After on,
+// oldest first and Most at most, of machines on which nobody but Holder has a
+// lease that runs at Began; and, whatever waits, for longer leases on the
+// machines Held. The times are those of the clock of who asks. A lease that
+// another one's clock sees end early may have two send to a machine at once, and
+// one seen to end late has its messages wait: so Until should be further away
+// than clocks differ, and nothing be sent when less than that is left of it.
+type Claim struct {
+	Holder     string
+	Began      time.Time // when this walk through the entries began, at After 0
+	Now, Until time.Time // of the leases
+	Held       []int64
+	After      int64
+	Most       int
+	// Tidy removes leases that ended before then; zero: none.
+	Tidy time.Time
+}
+
+// Claimed is what a Claim got.
+type Claimed struct {
+	Items []Item
+	// Leases are when those end that Holder has on the machines of the items, and
+	// on Held as far as nobody else has got one.
+	Leases map[int64]time.Time
+	// Last is the last entry that was looked at; 0: nothing is behind it.
+	Last int64
 }
 
 // BacklogMax bounds what Backlog counts to.

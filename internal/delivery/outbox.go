@@ -152,6 +152,7 @@ func (o *Outbox) follow(ctx context.Context, last int64) {
 		items, err := o.store.Since(ctx, last, followPage)
 		if err != nil && ctx.Err() == nil {
 			o.log.LogAttrs(ctx, slog.LevelError, "reading the outbox", slog.Any("error", err))
+			o.wakeAll() // entries may have been listed that did not arrive
 		}
 		for _, item := range items {
 			last = item.ID
@@ -178,6 +179,16 @@ func (o *Outbox) wake(machine int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if l, ok := o.lines[machine]; ok {
+		l.more = true
+		o.enqueue(l)
+	}
+}
+
+// wakeAll has all lines look for entries.
+func (o *Outbox) wakeAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.lines {
 		l.more = true
 		o.enqueue(l)
 	}

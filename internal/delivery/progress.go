@@ -81,7 +81,7 @@ func (p *marker) run(ctx context.Context) {
 			if len(batch) == 0 {
 				gather.Reset(gatherFor)
 			}
-			if batch = append(batch, Progress{id, Received}); len(batch) < progressStep {
+			if batch = append(batch, Progress{ID: id, Stage: Received}); len(batch) < progressStep {
 				continue
 			}
 		case <-tick.C:
@@ -101,7 +101,7 @@ func (p *marker) takeReceived(batch []Progress) []Progress {
 	for {
 		select {
 		case id := <-p.received:
-			batch = append(batch, Progress{id, Received})
+			batch = append(batch, Progress{ID: id, Stage: Received})
 		default:
 			return batch
 		}
@@ -113,7 +113,7 @@ func (p *marker) takeSent(batch []Progress) []Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id := range p.old {
-		batch = append(batch, Progress{id, Sent})
+		batch = append(batch, Progress{ID: id, Stage: Sent})
 	}
 	p.old, p.fresh = p.fresh, nil
 	return batch

@@ -298,7 +298,7 @@ func (s *Service) Login(ctx context.Context, no, password, address string) (Mach
 	// Together, not each by itself: one machine with a wrong password must not
 	// lock out all behind its address, nor somebody far away a machine.
 	subject := guess.Address(address) + " " + no
-	if err := s.logins.Admit(subject); err != nil {
+	if err := s.logins.Admit(ctx, subject); err != nil {
 		return Machine{}, err
 	}
 	m, hash, err := s.store.Login(ctx, no)
@@ -307,10 +307,27 @@ func (s *Service) Login(ctx context.Context, no, password, address string) (Mach
 	case err != nil && refusal.CodeOf(err) != refusal.MachineNotFound:
 		return Machine{}, err
 	case err != nil || subtle.ConstantTimeCompare(given[:], hash[:]) != 1:
-		s.logins.Failed(subject)
+		if err := s.logins.Failed(ctx, subject); err != nil {
+			return Machine{}, err
+		}
 		return Machine{}, refusal.New(refusal.MachineWrongPassword)
 	}
 	return m, nil
+}
+
+// Speaker finds the machine that a message names, and its merchant. It is for
+// who is told by a broker that is not ours.
+func (s *Service) Speaker(ctx context.Context, no string) (machine int64, m Merchant, err error) {
+	err = s.keys.Use(ctx, func(ring *keyring.Ring) error {
+		var stored StoredMerchant
+		var err error
+		if machine, stored, err = s.store.Speaker(ctx, no); err != nil {
+			return err
+		}
+		m, err = Open(ring, stored)
+		return err
+	})
+	return machine, m, err
 }
 
 // OwnerOf finds the merchant of a machine. It is for the broker.

@@ -58,10 +58,15 @@ type Store interface {
 
 	// Login finds a machine and the hash of its MQTT password.
 	Login(ctx context.Context, no string) (Machine, account.Hash, error)
+	// Speaker finds the machine with that number, and its merchant.
+	Speaker(ctx context.Context, no string) (machine int64, m StoredMerchant, err error)
 	// OwnerOf finds the merchant of the machine with that id.
 	OwnerOf(ctx context.Context, machine int64) (StoredMerchant, error)
 	// See writes what is known of machines' connections. One that is gone is
-	// passed over.
+	// passed over. One that is Heard of and has come back, since it was not online
+	// or as the sighting says, is to be sent all that it should hold once again: its
+	// live codes, and what else waits for it, wait in the outbox to be sent through
+	// a broker that is not ours.
 	See(ctx context.Context, sightings []Sighting) error
 	// Begin says that no machine is connected: the broker has just started.
 	Begin(ctx context.Context) error
@@ -116,6 +121,9 @@ type Sighting struct {
 	MachineID int64
 	Presence  Presence
 	At        time.Time // when it was last heard of; zero: leave that as it is
+	// Back says of a machine that is Heard of that it has been away, also if it
+	// is not known to have been.
+	Back bool
 }
 
 // appKeyContext binds a sealed app key to its merchant.

@@ -10,6 +10,12 @@ import (
 // watchRetry is how long a Watch waits after the database has failed.
 const watchRetry = time.Second
 
+// settleFor is what a machine is given from its first word to its subscription.
+const settleFor = time.Second
+
+// settlingMax bounds the machines that are given it.
+const settlingMax = 1 << 16
+
 // watchStep bounds how many sightings are written in one transaction.
 const watchStep = 512
 
@@ -24,25 +30,71 @@ type Watch struct {
 	mu   sync.Mutex
 	seen map[int64]Sighting // by machine: the last of each is what counts
 	some chan struct{}
+	// settling are machines that have been heard of and may not listen yet.
+	settling map[int64]*settling
+}
+
+type settling struct {
+	timer *time.Timer
+	back  bool
 }
 
 // NewWatch returns a Watch that writes into store.
 func NewWatch(store Store, now func() time.Time, log *slog.Logger) *Watch {
-	return &Watch{store: store, now: now, log: log, seen: map[int64]Sighting{}, some: make(chan struct{}, 1)}
+	return &Watch{store: store, now: now, log: log, seen: map[int64]Sighting{}, some: make(chan struct{}, 1), settling: map[int64]*settling{}}
 }
 
 // See notes what became known of a machine now.
 func (w *Watch) See(machine int64, p Presence) {
-	s := Sighting{MachineID: machine, Presence: p}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s, ok := w.settling[machine]; ok {
+		s.timer.Stop()
+		delete(w.settling, machine)
+	}
+	w.see(machine, p, false)
+}
+
+// Hear notes that a machine was heard of, through a broker that is not ours;
+// back says that it has just come there. Since a machine may speak before it
+// listens, and is told everything again if it has been away, that is written down
+// a moment later.
+func (w *Watch) Hear(machine int64, back bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s, ok := w.settling[machine]; ok {
+		s.back = s.back || back
+		return
+	}
+	if len(w.settling) >= settlingMax {
+		w.see(machine, Heard, back)
+		return
+	}
+	s := &settling{back: back}
+	w.settling[machine] = s
+	s.timer = time.AfterFunc(settleFor, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.settling[machine] == s { // nothing else has become known since
+			delete(w.settling, machine)
+			w.see(machine, Heard, s.back)
+		}
+	})
+}
+
+// see is called with the lock.
+func (w *Watch) see(machine int64, p Presence, back bool) {
+	s := Sighting{MachineID: machine, Presence: p, Back: back}
 	if p != Offline {
 		s.At = w.now()
 	}
-	w.mu.Lock()
-	if old, ok := w.seen[machine]; ok && s.At.IsZero() {
-		s.At = old.At // it was seen before it left
+	if old, ok := w.seen[machine]; ok {
+		if s.At.IsZero() {
+			s.At = old.At // it was seen before it left
+		}
+		s.Back = p == Heard && (back || old.Back || old.Presence == Offline)
 	}
 	w.seen[machine] = s
-	w.mu.Unlock()
 	select {
 	case w.some <- struct{}{}:
 	default:
@@ -101,8 +153,13 @@ func (w *Watch) putBack(batch []Sighting) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range batch {
-		if _, newer := w.seen[s.MachineID]; !newer {
+		newer, ok := w.seen[s.MachineID]
+		switch {
+		case !ok:
 			w.seen[s.MachineID] = s
+		case newer.Presence == Heard && (s.Back || s.Presence == Offline):
+			newer.Back = true
+			w.seen[s.MachineID] = newer
 		}
 	}
 	select {

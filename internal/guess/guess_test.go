@@ -25,7 +25,7 @@ type limiter struct{ *guess.Limiter }
 
 func (l *limiter) fail(n int, subjects ...string) {
 	for range n {
-		l.Failed(subjects...)
+		l.Note(subjects...)
 	}
 }
 
@@ -47,7 +47,7 @@ func TestWindow(t *testing.T) {
 	l.fail(1, "a")
 	c.add(20 * time.Second)
 	l.fail(1, "a")
-	if wait(t, l.Admit("a")) != 0 {
+	if wait(t, l.Admit(t.Context(), "a")) != 0 {
 		t.Error("refused below the limit")
 	}
 	l.fail(1, "a")
@@ -56,17 +56,17 @@ func TestWindow(t *testing.T) {
 		want int64
 	}{{0, 40_000}, {15 * time.Second, 25_000}, {25*time.Second - time.Millisecond, 1}, {time.Millisecond, 0}} {
 		c.add(step.add)
-		if got := wait(t, l.Admit("a")); got != step.want {
+		if got := wait(t, l.Admit(t.Context(), "a")); got != step.want {
 			t.Errorf("to wait %d ms, want %d", got, step.want)
 		}
 	}
 	// The window has passed: it begins anew, with all guesses.
 	l.fail(2, "a")
-	if wait(t, l.Admit("a")) != 0 {
+	if wait(t, l.Admit(t.Context(), "a")) != 0 {
 		t.Error("refused in a new window")
 	}
 	l.fail(1, "a")
-	if got := wait(t, l.Admit("a")); got != 60_000 {
+	if got := wait(t, l.Admit(t.Context(), "a")); got != 60_000 {
 		t.Errorf("to wait %d ms, want a minute", got)
 	}
 }
@@ -88,7 +88,7 @@ func TestSubjects(t *testing.T) {
 		{[]string{"x", "y"}, 0},
 		{nil, 0},
 	} {
-		if got := wait(t, l.Admit(step.subjects...)); got != step.want {
+		if got := wait(t, l.Admit(t.Context(), step.subjects...)); got != step.want {
 			t.Errorf("%q: to wait %d ms, want %d", step.subjects, got, step.want)
 		}
 	}
@@ -98,10 +98,15 @@ func TestOff(t *testing.T) {
 	for _, limit := range []int{0, -1} {
 		l := guess.New(limit, time.Minute, newClock().now)
 		for range 100 {
-			l.Failed("a")
-			if err := l.Admit("a"); err != nil {
+			if err := l.Failed(t.Context(), "a"); err != nil {
 				t.Fatal(err)
 			}
+			if err := l.Admit(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if l.Subjects("a") != nil || l.Known("a") != nil || l.Left("a") < 1<<40 {
+			t.Errorf("with a limit of %d it is not off", limit)
 		}
 	}
 }
@@ -115,12 +120,14 @@ func TestConcurrent(t *testing.T) {
 		for range many {
 			wg.Go(func() {
 				for range each {
-					l.Failed("a", "b")
+					if err := l.Failed(t.Context(), "a", "b"); err != nil {
+						t.Error(err)
+					}
 				}
 			})
 		}
 		wg.Wait()
-		if admitted := l.Admit("b") == nil; admitted != want {
+		if admitted := l.Admit(t.Context(), "b") == nil; admitted != want {
 			t.Errorf("after %d failures of %d: admitted is %v", each*many, limit, admitted)
 		}
 	}
@@ -135,18 +142,18 @@ func TestBound(t *testing.T) {
 	c.add(time.Second)
 	l.fail(1, "second")
 	c.add(time.Second)
-	for i := range guess.Subjects - 2 {
+	for i := range guess.SubjectsMax - 2 {
 		l.fail(1, fmt.Sprint(i))
 	}
-	if wait(t, l.Admit("first")) == 0 {
+	if wait(t, l.Admit(t.Context(), "first")) == 0 {
 		t.Error("forgotten while there was room")
 	}
 	l.fail(1, "one more")
-	if wait(t, l.Admit("first")) != 0 {
+	if wait(t, l.Admit(t.Context(), "first")) != 0 {
 		t.Error("the first is remembered beyond the bound")
 	}
 	for _, s := range []string{"second", "0", "one more"} {
-		if wait(t, l.Admit(s)) == 0 {
+		if wait(t, l.Admit(t.Context(), s)) == 0 {
 			t.Errorf("%q was forgotten", s)
 		}
 	}
@@ -160,7 +167,7 @@ func TestClockSetBack(t *testing.T) {
 	c.add(1000 * time.Hour)
 	l.fail(1, "a")
 	c.add(-1000 * time.Hour)
-	if got := wait(t, l.Admit("a")); got > 60_000 {
+	if got := wait(t, l.Admit(t.Context(), "a")); got > 60_000 {
 		t.Errorf("to wait %d ms", got)
 	}
 }

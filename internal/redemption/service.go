@@ -109,9 +109,9 @@ func newKey() string {
 	return hex.EncodeToString(b)
 }
 
-// Admit refuses, with refusal.AccountTooManyGuesses, an actor who has guessed
-// too many keys.
-func (s *Service) Admit(by account.Actor) error { return s.guesses.Admit(guessers(by)...) }
+// Admit refuses, with refusal.AccountTooManyGuesses, an actor of whom this server
+// knows that they have guessed too many keys.
+func (s *Service) Admit(by account.Actor) error { return s.guesses.Known(guessers(by)...) }
 
 // guessers are whom a wrong key counts against.
 func guessers(by account.Actor) []string {
@@ -120,12 +120,11 @@ func guessers(by account.Actor) []string {
 
 // Redeem redeems the key in text for the actor and returns the quota credited.
 // Keys that nobody knows count as guesses of the account and the address; too
-// many are refused with refusal.AccountTooManyGuesses, before anything else.
+// many are refused with refusal.AccountTooManyGuesses, before the key is looked up.
 func (s *Service) Redeem(ctx context.Context, by account.Actor, text string, once *account.Once) (int64, error) {
 	if err := s.Admit(by); err != nil {
 		return 0, err
 	}
-	subjects := guessers(by)
 	key := Normalize(text)
 	if key == "" {
 		return 0, refusal.New(refusal.RedemptionKeyMissing)
@@ -134,8 +133,7 @@ func (s *Service) Redeem(ctx context.Context, by account.Actor, text string, onc
 	err := s.keys.Use(ctx, func(ring *keyring.Ring) (err error) {
 		credited, err = s.store.Redeem(ctx, Attempt{
 			Epoch: ring.Epoch(), Indexes: ring.Indexes(key), By: by, At: s.now(), Once: once,
-			Admit:   func() error { return s.guesses.Admit(subjects...) },
-			Unknown: func() { s.guesses.Failed(subjects...) },
+			Guesses: s.guesses, Guessers: guessers(by),
 		})
 		return err
 	})

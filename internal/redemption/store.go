@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
 )
 
@@ -21,7 +22,7 @@ type Store interface {
 	// transaction with the ledger entry. Attempts that arrive together may share
 	// a commit; the refusal of one touches no other. It refuses as Code.Refuse
 	// does, with RedemptionUnknown and AccountBalanceFull, with Unauthenticated if
-	// the account is no longer enabled, and with whatever Attempt.Admit says.
+	// the account is no longer enabled, and as Attempt.Guesses does.
 	Redeem(ctx context.Context, a Attempt) (credited int64, err error)
 	// Get finds a code. It refuses with RedemptionNotFound.
 	Get(ctx context.Context, id int64) (Stored, error)
@@ -70,12 +71,13 @@ type Attempt struct {
 	Indexes [][]byte // under each live generation, newest first
 	By      account.Actor
 	At      time.Time
-	// Admit is asked right before the key is looked up, and its refusal is the
-	// attempt's. Unknown is told right after a look-up that found nothing. Of
-	// attempts that share a commit, each is done before the next is admitted.
-	Admit   func() error
-	Unknown func()
-	Once    *account.Once // its Answer is given the int64 credited
+	// Guesses is asked to admit Guessers right before the key is looked up, and
+	// its refusal is the attempt's. Right after a look-up that found nothing, a
+	// failed guess of theirs is counted there. Of attempts that share a commit,
+	// each is done before the next is admitted. Nil admits everything.
+	Guesses  *guess.Limiter
+	Guessers []string
+	Once     *account.Once // its Answer is given the int64 credited
 }
 
 // Stored is a code as the database holds it.

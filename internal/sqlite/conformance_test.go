@@ -24,6 +24,8 @@ func create(t *testing.T) storetest.Opener {
 
 func TestConformance(t *testing.T) { storetest.Run(t, create) }
 
+func TestConformanceInBubble(t *testing.T) { storetest.RunInBubble(t, create) }
+
 func TestModel(t *testing.T) { storetest.Model(t, create) }
 
 func TestModelPickup(t *testing.T) { storetest.ModelPickup(t, create) }

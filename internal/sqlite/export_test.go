@@ -8,19 +8,8 @@ import (
 	driver "modernc.org/sqlite"
 )
 
-// Levels are the levels of the tree of blocks, the leaves first.
-func Levels() (all []int64) {
-	for _, level := range levels() {
-		all = append(all, level)
-	}
-	return all
-}
-
-// QueueLength bounds how many jobs wait.
-const QueueLength = queueLength
-
 // Queued is how many jobs wait for the writer.
-func (d *DB) Queued() int { return len(d.jobs) }
+func (d *DB) Queued() int { return d.group.Waiting() }
 
 // Idling reports whether nobody has the writer's turn.
 func (d *DB) Idling() bool { return len(d.writeTurn) == 1 }
@@ -29,7 +18,7 @@ func (d *DB) Idling() bool { return len(d.writeTurn) == 1 }
 func (d *DB) Statements() (texts []string) {
 	d.eachSession(func(s *session) {
 		for text := range s.stmts {
-			texts = append(texts, text)
+			texts = append(texts, withoutLocks(text))
 		}
 	})
 	slices.Sort(texts)
@@ -83,7 +72,7 @@ func (d *DB) LimitPages(ctx context.Context, most int64) (err error) {
 	<-d.writeTurn
 	defer func() { d.writeTurn <- struct{}{} }()
 	if most == 0 {
-		if err := d.writer.row(ctx, `PRAGMA page_count`).Scan(&most); err != nil {
+		if err := d.writer.Row(ctx, `PRAGMA page_count`).Scan(&most); err != nil {
 			return err
 		}
 	}
@@ -95,10 +84,10 @@ func (d *DB) LimitPages(ctx context.Context, most int64) (err error) {
 func (d *DB) Idle(ctx context.Context) error {
 	<-d.writeTurn
 	defer func() { d.writeTurn <- struct{}{} }()
-	if _, err := d.writer.exec(ctx, `BEGIN`); err != nil {
+	if _, err := d.writer.Exec(ctx, `BEGIN`); err != nil {
 		return err
 	}
-	_, err := d.writer.exec(ctx, `ROLLBACK`)
+	_, err := d.writer.Exec(ctx, `ROLLBACK`)
 	return err
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/refusal"
-	"github.com/scrip-codes/scrip/internal/sqlite"
+	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
 // commits collects what OnCommit is told.
@@ -139,7 +139,7 @@ func TestQueueFull(t *testing.T) {
 	}
 	var busy atomic.Int64
 	var wg sync.WaitGroup
-	for range sqlite.QueueLength + 300 {
+	for range sqlstore.QueueLength + 300 {
 		wg.Go(func() {
 			switch err := redeem(); refusal.CodeOf(err) { //nolint:exhaustive // it may be one of two
 			case refusal.RedemptionUnknown:
@@ -150,7 +150,7 @@ func TestQueueFull(t *testing.T) {
 			}
 		})
 	}
-	for f.db.Queued() < sqlite.QueueLength || busy.Load() == 0 {
+	for f.db.Queued() < sqlstore.QueueLength || busy.Load() == 0 {
 		runtime.Gosched()
 	}
 	err := redeem()
@@ -160,7 +160,7 @@ func TestQueueFull(t *testing.T) {
 	f.exec(lock, `ROLLBACK`)
 	wg.Wait()
 	if n := busy.Load(); n < 1 || n > 300 {
-		t.Errorf("%d of %d were refused", n, sqlite.QueueLength+300)
+		t.Errorf("%d of %d were refused", n, sqlstore.QueueLength+300)
 	}
 	if err := redeem(); refusal.CodeOf(err) != refusal.RedemptionUnknown {
 		t.Errorf("afterwards: %v", err)

@@ -5,11 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/keyring"
-	"github.com/scrip-codes/scrip/internal/pickup"
-	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
 // session is one connection with its prepared statements. It serves one
@@ -46,7 +45,7 @@ func (s *session) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 	if st, ok := s.stmts[text]; ok {
 		return st, nil
 	}
-	st, err := s.conn.PrepareContext(ctx, text)
+	st, err := s.conn.PrepareContext(ctx, withoutLocks(text))
 	if err != nil {
 		return nil, fmt.Errorf("preparing %q: %w", text, err)
 	}
@@ -54,16 +53,21 @@ func (s *session) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 	return st, nil
 }
 
-func (s *session) exec(ctx context.Context, text string, args ...any) (sql.Result, error) {
+// Exec implements sqlstore.Driver.
+func (s *session) Exec(ctx context.Context, text string, args ...any) (rows int64, err error) {
 	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	return st.ExecContext(ctx, args...)
+	res, err := st.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
 }
 
-// row is the one row of a query; its errors come out of Scan.
-func (s *session) row(ctx context.Context, text string, args ...any) scanner {
+// Row implements sqlstore.Driver.
+func (s *session) Row(ctx context.Context, text string, args ...any) sqlstore.Scanner {
 	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
 		return failed{err}
@@ -71,9 +75,8 @@ func (s *session) row(ctx context.Context, text string, args ...any) scanner {
 	return st.QueryRowContext(ctx, args...)
 }
 
-// each calls scan for each row of a query, until it fails; errEnough ends it
-// without a failure.
-func (s *session) each(ctx context.Context, scan func(scanner) error, text string, args ...any) error {
+// Each implements sqlstore.Driver.
+func (s *session) Each(ctx context.Context, scan func(sqlstore.Scanner) error, text string, args ...any) error {
 	st, err := s.stmt(ctx, text) //nolint:sqlclosecheck // kept for the connection's life
 	if err != nil {
 		return err
@@ -84,7 +87,7 @@ func (s *session) each(ctx context.Context, scan func(scanner) error, text strin
 	}
 	defer func() { _ = rows.Close() }() // rows.Err has its error
 	for rows.Next() {
-		if err := scan(rows); errors.Is(err, errEnough) {
+		if err := scan(rows); errors.Is(err, sqlstore.ErrEnough) {
 			return nil
 		} else if err != nil {
 			return err
@@ -93,96 +96,84 @@ func (s *session) each(ctx context.Context, scan func(scanner) error, text strin
 	return rows.Err()
 }
 
-// errEnough says that the rows that are left are not wanted.
-var errEnough = errors.New("enough rows")
-
-type scanner interface{ Scan(dest ...any) error }
+// withoutLocks leaves out FOR UPDATE and its kin: there is one writer.
+func withoutLocks(text string) string {
+	at := strings.LastIndex(text, "FOR ")
+	if at < 0 || !strings.HasPrefix(text[at:], "FOR UPDATE") && !strings.HasPrefix(text[at:], "FOR SHARE") {
+		return text
+	}
+	return text[:at]
+}
 
 type failed struct{ err error }
 
 func (f failed) Scan(...any) error { return f.err }
 
-// read calls do with a connection that sees one consistent state.
-func (d *DB) read(ctx context.Context, do func(*session) error) error {
+// Read implements sqlstore.Engine.
+func (d *DB) Read(ctx context.Context, do func(sqlstore.Conn) error) error {
 	var s *session
 	select {
 	case s = <-d.readPool:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-d.closing:
-		return errClosed
+		return sqlstore.ErrClosed
 	}
 	defer func() { d.readPool <- s }()
-	return do(s)
+	return do(sqlstore.Conn{Driver: s})
 }
 
-// snapshot is read, with several statements that see the same state.
+// Snapshot implements sqlstore.Engine.
 //
 // It leaves one connection to those who need a row or two: however many lists
 // are under way, a token is still looked up at once.
-func (d *DB) snapshot(ctx context.Context, do func(*session) error) error {
+func (d *DB) Snapshot(ctx context.Context, do func(sqlstore.Conn) error) error {
 	select {
 	case d.snapshots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-d.snapshots }()
-	return d.read(ctx, func(s *session) error {
+	return d.Read(ctx, func(s sqlstore.Conn) error {
 		ctx := context.WithoutCancel(ctx)
-		if _, err := s.exec(ctx, `BEGIN`); err != nil {
+		if _, err := s.Exec(ctx, `BEGIN`); err != nil {
 			return err
 		}
 		err := do(s)
-		_, end := s.exec(ctx, `ROLLBACK`)
+		_, end := s.Exec(ctx, `ROLLBACK`)
 		return errors.Join(err, end)
 	})
 }
 
-var errClosed = errors.New("the database is closed")
-
-// tx is a write transaction: its session, the ledger's head as read inside it,
-// and what is to be written before the commit.
-type tx struct {
-	*session
-	chain    *account.Chain
-	epoch    int64
-	head     account.Head
-	counts   counts
-	balances map[int64]balance
-	appended bool // to the ledger
-	wrote    bool // anything at all: else there is nothing to commit
-}
-
-// write runs do in a write transaction and commits, or rolls back if it fails.
-func (d *DB) write(ctx context.Context, do func(context.Context, *tx) error) error {
+// Write implements sqlstore.Engine.
+func (d *DB) Write(ctx context.Context, do func(context.Context, *sqlstore.Tx) error) error {
 	select {
 	case <-d.writeTurn:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-d.closing:
-		return errClosed
+		return sqlstore.ErrClosed
 	}
 	defer func() { d.writeTurn <- struct{}{} }()
 	return d.transact(context.WithoutCancel(ctx), do)
 }
 
-// transact is write for who has the writer's turn.
-func (d *DB) transact(ctx context.Context, do func(context.Context, *tx) error) error {
+// transact is Write for who has the writer's turn.
+func (d *DB) transact(ctx context.Context, do func(context.Context, *sqlstore.Tx) error) error {
 	w := d.writer
-	if _, err := w.exec(ctx, `BEGIN IMMEDIATE`); err != nil {
+	if _, err := w.Exec(ctx, `BEGIN IMMEDIATE`); err != nil {
 		d.failing.Store(true)
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
-	t := &tx{session: w, chain: d.chain}
-	err := t.begin(ctx)
+	t, head, err := d.begin(ctx)
 	if err == nil {
 		err = do(ctx, t)
 	}
-	if err == nil && t.wrote {
-		err = t.finish(ctx)
+	if err == nil && t.Wrote {
+		err = d.finish(ctx, t, head)
 	}
-	if err == nil && t.wrote {
-		if _, err = w.exec(ctx, `COMMIT`); err == nil {
+	if err == nil && t.Wrote {
+		if _, err = w.Exec(ctx, `COMMIT`); err == nil {
 			d.failing.Store(false)
 			return nil
 		}
@@ -190,53 +181,33 @@ func (d *DB) transact(ctx context.Context, do func(context.Context, *tx) error) 
 	}
 	// Some errors, a full disk for one, have rolled back already: then this
 	// fails, and there is nothing to roll back.
-	_, _ = w.exec(ctx, `ROLLBACK`)
-	if t.wrote && err != nil && !decided(err) {
+	_, _ = w.Exec(ctx, `ROLLBACK`)
+	if t.Wrote && err != nil && !sqlstore.Decided(err) {
 		d.failing.Store(true)
 	}
 	return err
 }
 
-// decided reports whether err is what a transaction decided, and no failure.
-func decided(err error) bool {
-	_, refused := errors.AsType[*refusal.Error](err)
-	_, replayed := errors.AsType[*account.Replay](err)
-	return refused || replayed || errors.Is(err, keyring.ErrStale) || errors.Is(err, pickup.ErrTaken)
-}
-
 // begin reads what every write transaction needs. Nothing that the database
 // says is kept from one transaction to the next: other processes write too.
-func (t *tx) begin(ctx context.Context) error {
-	t.head.Lane = lane
-	err := t.row(ctx, `SELECT h.count, h.mac, s.value FROM ledger_heads h, settings s
-		WHERE h.lane = ? AND s.name = 'key_epoch'`, lane).Scan(&t.head.Count, &t.head.MAC, &t.epoch)
+func (d *DB) begin(ctx context.Context) (*sqlstore.Tx, account.Head, error) {
+	head := account.Head{Lane: lane}
+	var epoch int64
+	err := d.writer.Row(ctx, `SELECT h.count, h.mac, s.value FROM ledger_heads h, settings s
+		WHERE h.lane = ? AND s.name = 'key_epoch'`, lane).Scan(&head.Count, &head.MAC, &epoch)
 	if err != nil {
-		return fmt.Errorf("reading the ledger's head: %w", err)
+		err = fmt.Errorf("reading the ledger's head: %w", err)
 	}
-	return nil
+	return d.Tx(sqlstore.Conn{Driver: d.writer}, epoch), head, err
 }
 
-// finish writes the balances, the counts and the ledger's head.
-func (t *tx) finish(ctx context.Context) error {
-	if err := t.writeBalances(ctx); err != nil {
+// finish writes what the transaction has left to be written at its end.
+func (d *DB) finish(ctx context.Context, t *sqlstore.Tx, head account.Head) error {
+	if err := t.WriteBalances(ctx); err != nil {
 		return err
 	}
-	if err := t.writeCounts(ctx); err != nil {
+	if err := writeCounts(ctx, t); err != nil {
 		return err
 	}
-	return t.writeHead(ctx)
-}
-
-// fresh fails with keyring.ErrStale if epoch is not the database's.
-func (t *tx) fresh(epoch int64) error {
-	if epoch != t.epoch {
-		return keyring.ErrStale
-	}
-	return nil
-}
-
-// change is exec for statements that write.
-func (t *tx) change(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	t.wrote = true
-	return t.exec(ctx, text, args...)
+	return d.writeLedger(ctx, t, head)
 }

@@ -1,7 +1,6 @@
-// Package sqlite is the embedded engine: SQL, migrations and group commit on
-// one SQLite file. It decides nothing: the rules are the domain's, which it
-// calls inside its transactions. Imports: account, delivery, fleet, keyring,
-// pickup, redemption, refusal, the driver, goose and the standard library.
+// Package sqlite is the embedded engine: connections, migrations and group commit
+// on one SQLite file, for the transactions of sqlstore. Imports: sqlstore and
+// what that may import, the driver, goose and the standard library.
 package sqlite
 
 import (
@@ -24,10 +23,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/delivery"
-	"github.com/scrip-codes/scrip/internal/fleet"
-	"github.com/scrip-codes/scrip/internal/keyring"
-	"github.com/scrip-codes/scrip/internal/pickup"
-	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
 const (
@@ -40,8 +36,6 @@ const (
 	// Page caches in KiB: the writer's holds the upper levels of every index.
 	writerCache = 16 << 10
 	readerCache = 2 << 10
-	// queueLength bounds the jobs that wait for the writer.
-	queueLength = 4096
 )
 
 //go:embed migrations/*.sql
@@ -60,8 +54,9 @@ type Options struct {
 // DB is an open database. It is the Store of every domain package, and safe for
 // concurrent use, also beside other processes that have it open.
 type DB struct {
+	*sqlstore.Store
+
 	path     string
-	keys     *keyring.Keys
 	now      func() time.Time
 	onCommit func(int, time.Duration)
 
@@ -77,18 +72,15 @@ type DB struct {
 	writer    *session
 	chain     *account.Chain
 
-	jobs      chan *job
+	group     sqlstore.Group[job]
 	closing   chan struct{} // closed by Close
 	closed    chan struct{} // closed when nothing is written any more
 	closeOnce sync.Once
 }
 
 var (
-	_ account.Store    = (*DB)(nil)
-	_ redemption.Store = (*DB)(nil)
-	_ fleet.Store      = (*DB)(nil)
-	_ pickup.Store     = (*DB)(nil)
-	_ delivery.Store   = (*DB)(nil)
+	_ sqlstore.Engine = (*DB)(nil)
+	_ delivery.Store  = (*DB)(nil)
 )
 
 // Open opens the database at o.Path, or makes it, brings its schema up to date
@@ -100,11 +92,14 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		readPool:  make(chan *session, readers),
 		snapshots: make(chan struct{}, readers-1),
 		writeTurn: make(chan struct{}, 1),
-		jobs:      make(chan *job, queueLength),
 		closing:   make(chan struct{}),
 		closed:    make(chan struct{}),
 	}
-	d.keys = keyring.NewKeys(o.Secrets, d.storedKeys)
+	d.group = sqlstore.Group[job]{
+		Commit: d.commitGroup, Size: job.sizeOf, Max: groupMax, Turns: d.writeTurn, Closed: d.closed,
+	}
+	d.group.Open()
+	d.Store = sqlstore.New(d, dialect{}, o.Secrets, o.Now)
 	if err := d.open(ctx, o.Path); err != nil {
 		return nil, errors.Join(err, d.disconnect())
 	}
@@ -123,7 +118,7 @@ func (d *DB) open(ctx context.Context, path string) (err error) {
 	if err := reach(ctx, d.writeDB); err != nil {
 		return err
 	}
-	if err := migrate(ctx, d.writeDB); err != nil {
+	if _, _, err := migrate(ctx, d.writeDB); err != nil {
 		return err
 	}
 	if d.writer, err = newSession(ctx, d.writeDB); err != nil {
@@ -145,7 +140,7 @@ func (d *DB) open(ctx context.Context, path string) (err error) {
 	if err := d.createKeys(ctx); err != nil {
 		return err
 	}
-	ring, err := d.keys.Reload(ctx)
+	ring, err := d.Keys().Reload(ctx)
 	if err != nil {
 		return err
 	}
@@ -196,49 +191,65 @@ func reach(ctx context.Context, db *sql.DB) error {
 
 func dsnOf(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
 
-func migrate(ctx context.Context, db *sql.DB) error {
+// Migrate brings the schema of the database at path, which must be there, up to
+// date.
+func Migrate(ctx context.Context, path string) (from, to int64, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return 0, 0, err
+	}
+	db, err := connect(path, readerCache, "_txlock=immediate")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	if err := reach(ctx, db); err != nil {
+		return 0, 0, err
+	}
+	return migrate(ctx, db)
+}
+
+func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
 	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
+		return 0, 0, fmt.Errorf("reading the migrations: %w", err)
 	}
 	have, want, err := p.GetVersions(ctx)
 	if err != nil {
-		return fmt.Errorf("reading the schema's version: %w", err)
+		return 0, 0, fmt.Errorf("reading the schema's version: %w", err)
 	}
 	if have > want {
-		return fmt.Errorf("the database's schema is version %d, this program knows %d: use the newer program", have, want)
+		return have, want, fmt.Errorf("the database's schema is version %d, this program knows %d: use the newer program", have, want)
 	}
 	if have == want {
-		return nil
+		return have, want, nil
 	}
 	if _, err = p.Up(ctx); err != nil {
 		// Another process that starts at the same moment may have been first.
 		if have, want, again := p.GetVersions(ctx); again == nil && have == want {
-			return nil
+			return have, want, nil
 		}
-		return fmt.Errorf("bringing the schema up to date: %w", err)
+		return have, want, fmt.Errorf("bringing the schema up to date: %w", err)
 	}
-	return nil
+	return have, want, nil
 }
-
-// Keys are the database's data keys.
-func (d *DB) Keys() *keyring.Keys { return d.keys }
 
 // Ping reports whether the database can be read, whether its keys can, and, if
 // the last attempt to write has failed, whether it can be written to now.
 func (d *DB) Ping(ctx context.Context) error {
-	if _, err := d.keys.Reload(ctx); err != nil {
+	if _, err := d.Keys().Reload(ctx); err != nil {
 		return err
 	}
 	if !d.failing.Load() {
 		return nil
 	}
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		_, err := t.change(ctx, `UPDATE settings SET value = value WHERE name = 'key_epoch'`)
+	return d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error {
+		t.Wrote = true
+		_, err := t.Exec(ctx, `UPDATE settings SET value = value WHERE name = 'key_epoch'`)
 		return err
 	})
 }

@@ -290,9 +290,14 @@ func testAccountLastRoot(w *world) {
 
 func testAccountLoginGuesses(w *world) {
 	const allowed = 3
+	w.loginGuesses(allowed, guess.New(allowed, guessWindow, w.clock.Now))
+}
+
+func (w *world) loginGuesses(allowed int, l *guess.Limiter) {
+	w.Helper()
 	_, err := w.accounts.Create(w.ctx, w.root, account.CreateRequest{Username: "ann", Password: "correct horse"})
 	w.check(err)
-	accounts := account.NewService(w.engine, guess.New(allowed, time.Minute, w.clock.Now), w.clock.Now)
+	accounts := account.NewService(w.engine, l, w.clock.Now)
 	login := func(name, password, address string) error {
 		_, _, err := accounts.Login(w.ctx, name, password, address)
 		return err
@@ -317,7 +322,7 @@ func testAccountLoginGuesses(w *world) {
 	}
 	err = login("ann", "correct horse", "192.0.2.99")
 	w.refused(err, refusal.AccountTooManyGuesses)
-	if r, ok := errors.AsType[*refusal.Error](err); !ok || r.RetryAfter != time.Minute {
+	if r, ok := errors.AsType[*refusal.Error](err); !ok || r.RetryAfter != guessWindow {
 		w.Errorf("to come back after %v", r.RetryAfter)
 	}
 	// By address too, whatever the names.
@@ -326,6 +331,6 @@ func testAccountLoginGuesses(w *world) {
 	}
 	w.refused(login("nobody", "x", "2001:db8::2"), refusal.AccountTooManyGuesses)
 	w.refused(login("nobody", "x", "2001:db8:0:1::2"), refusal.AccountWrongPassword)
-	w.clock.Add(time.Minute)
+	w.clock.Add(guessWindow)
 	w.check(login("ann", "correct horse", "2001:db8::1"))
 }

@@ -90,10 +90,10 @@ func testLedgerFilters(w *world) {
 	if matched < 500 {
 		w.Errorf("the filters chose %d entries in all: too few to say anything", matched)
 	}
-	entries, err := w.engine.Ledger(w.ctx, account.LedgerFilter{Before: 5, Limit: 100})
+	entries, err := w.engine.Ledger(w.ctx, account.LedgerFilter{Before: all[4].ID, Limit: 100})
 	w.check(err)
-	if len(entries) != 4 || entries[0].Seq != 4 {
-		w.Errorf("before entry 5 there are %d entries", len(entries))
+	if len(entries) != 4 || entries[0].ID != all[3].ID {
+		w.Errorf("before the fifth entry there are %d entries", len(entries))
 	}
 }
 
@@ -104,7 +104,7 @@ func (w *world) compareLedger(all []account.Entry, f account.LedgerFilter) int {
 	want := map[int64]account.Entry{}
 	for _, e := range all {
 		if chosen(e, f) {
-			want[e.Seq] = e
+			want[e.ID] = e
 		}
 	}
 	n := len(want)
@@ -116,11 +116,11 @@ func (w *world) compareLedger(all []account.Entry, f account.LedgerFilter) int {
 			page, err := w.engine.Ledger(w.ctx, f)
 			w.check(err)
 			for _, e := range page {
-				if !sameEntry(e, left[e.Seq]) {
-					w.Fatalf("%+v lists %+v, want %+v", f, e, left[e.Seq])
+				if !sameEntry(e, left[e.ID]) {
+					w.Fatalf("%+v lists %+v, want %+v", f, e, left[e.ID])
 				}
-				delete(left, e.Seq)
-				if before.Seq > 0 && !newer(before, e, f) {
+				delete(left, e.ID)
+				if before.ID > 0 && !newer(before, e, f) {
 					w.Fatalf("%+v lists %+v before %+v", f, before, e)
 				}
 				before = e
@@ -131,7 +131,7 @@ func (w *world) compareLedger(all []account.Entry, f account.LedgerFilter) int {
 			if len(page) < limit {
 				break
 			}
-			f.Before = page[limit-1].Seq
+			f.Before = page[limit-1].ID
 		}
 		if len(left) > 0 {
 			w.Fatalf("%+v, %d a page: %d of %d entries are on no page", f, limit, len(left), n)
@@ -146,7 +146,7 @@ func newer(a, b account.Entry, f account.LedgerFilter) bool {
 	if c := a.At.Compare(b.At); byTime && c != 0 {
 		return c > 0
 	}
-	return a.Seq > b.Seq
+	return a.ID > b.ID
 }
 
 func sameEntry(a, b account.Entry) bool {

@@ -521,7 +521,7 @@ func (m *model) compareLedger() {
 	m.world.Helper()
 	var got []account.Entry
 	for _, e := range m.world.ledger() {
-		e.Lane, e.Seq, e.MAC = 0, 0, nil
+		e.ID, e.Lane, e.Seq, e.MAC = 0, 0, 0, nil
 		if e.Kind != account.KindPurge {
 			got = append(got, e)
 			continue

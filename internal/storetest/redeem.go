@@ -242,7 +242,12 @@ func testRedeemDisabledUser(w *world) {
 // however many run at once, and over the limit nothing is looked up.
 func testRedeemGuesses(w *world) {
 	const allowed = 5
-	codes := w.guarded(guess.New(allowed, 10*time.Minute, w.clock.Now))
+	w.redeemGuesses(allowed, guess.New(allowed, guessWindow, w.clock.Now))
+}
+
+func (w *world) redeemGuesses(allowed int, l *guess.Limiter) {
+	w.Helper()
+	codes := w.guarded(l)
 	user := w.user("u", 0)
 	good := w.issue("n", 50, 1, time.Time{})
 	redeem := func(key string) error {
@@ -279,11 +284,11 @@ func testRedeemGuesses(w *world) {
 	err := redeem(good[40].Key)
 	w.refused(err, refusal.AccountTooManyGuesses)
 	var r *refusal.Error
-	if !errors.As(err, &r) || r.RetryAfter != 10*time.Minute {
+	if !errors.As(err, &r) || r.RetryAfter != guessWindow {
 		w.Errorf("to come back after %v, want 10 minutes", r.RetryAfter)
 	}
 	unchanged()
-	w.clock.Add(10 * time.Minute)
+	w.clock.Add(guessWindow)
 	w.check(redeem(good[40].Key))
 	w.audit()
 }
@@ -294,11 +299,18 @@ func testRedeemStale(w *world) {
 	w.check(err)
 	w.check(w.engine.Rotate(w.ctx, nil))
 	unchanged := w.unchanged()
-	_, err = w.engine.Redeem(w.ctx, redemption.Attempt{
+	guesses := guess.New(1, guessWindow, w.clock.Now)
+	attempt := redemption.Attempt{
 		Epoch: ring.Epoch(), Indexes: ring.Indexes(code.Key), By: user, At: w.clock.Now(),
-		Admit:   func() error { w.Error("a stale attempt is admitted"); return nil },
-		Unknown: func() { w.Error("a stale attempt is told that the key is unknown") },
-	})
+		Guesses: guesses, Guessers: []string{"u"},
+	}
+	_, err = w.engine.Redeem(w.ctx, attempt)
+	w.stale(err)
+	if guesses.Left("u") != 1 {
+		w.Error("a stale attempt is a guess")
+	}
+	guesses.Note("u")
+	_, err = w.engine.Redeem(w.ctx, attempt) // not refused: nobody is asked to admit it
 	w.stale(err)
 	unchanged()
 }

@@ -69,19 +69,32 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"Fleet", fleetTests()},
 		{"Pickup", pickupTests()},
 		{"Delivery", deliveryTests()},
-		{"Outbox", outboxTests()},
+		{"Claim", claimTests()},
 		{"Once", onceTests()},
 		{"Account", accountTests()},
 		{"Ledger", ledgerTests()},
 		{"Keys", keyTests()},
 		{"Handles", handleTests()},
 	} {
-		t.Run(group.name, func(t *testing.T) {
-			for name, test := range group.tests {
-				t.Run(name, func(t *testing.T) { test(newWorld(t, create)) })
-			}
-		})
+		runGroup(t, create, group.name, group.tests)
 	}
+}
+
+// RunInBubble runs the tests of the suite that set the time of all timers, with
+// testing/synctest: they are for engines that need no network.
+func RunInBubble(t *testing.T, create func(t *testing.T) Opener) {
+	t.Helper()
+	runGroup(t, create, "Outbox", outboxTests())
+	runGroup(t, create, "Relay", relayTests())
+}
+
+func runGroup(t *testing.T, create func(t *testing.T) Opener, name string, tests map[string]func(w *world)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) { test(newWorld(t, create)) })
+		}
+	})
 }
 
 // Clock is the time that the tests set. It is safe for concurrent use.

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -12,11 +12,11 @@ import (
 )
 
 // Redeem implements redemption.Store.
-func (d *DB) Redeem(ctx context.Context, a redemption.Attempt) (credited int64, err error) {
-	err = d.queue(ctx, &job{size: 1, redeem: true, do: func(ctx context.Context, t *tx) (err error) {
+func (d *Store) Redeem(ctx context.Context, a redemption.Attempt) (credited int64, err error) {
+	err = d.engine.Grouped(ctx, 1, func(ctx context.Context, t *Tx) (err error) {
 		credited, err = t.redeem(ctx, &a)
 		return err
-	}})
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -25,14 +25,15 @@ func (d *DB) Redeem(ctx context.Context, a redemption.Attempt) (credited int64, 
 
 // redeem decides one attempt and writes all but the new balance, which the
 // transaction writes once for each account.
-func (t *tx) redeem(ctx context.Context, a *redemption.Attempt) (int64, error) {
+func (t *Tx) redeem(ctx context.Context, a *redemption.Attempt) (int64, error) {
+	t.Redeems++
 	if err := t.fresh(a.Epoch); err != nil {
 		return 0, err
 	}
 	if err := t.replayed(ctx, a.Once); err != nil {
 		return 0, err
 	}
-	if err := a.Admit(); err != nil {
+	if err := a.Guesses.Admit(ctx, a.Guessers...); err != nil {
 		return 0, err
 	}
 	// Read before the code is touched: a refusal here must leave it alone.
@@ -54,11 +55,9 @@ func (t *tx) redeem(ctx context.Context, a *redemption.Attempt) (int64, error) {
 	t.count(c.counted, -1)
 	c.state = stateUsed
 	t.count(c.counted, 1)
-	if err := t.append(ctx, account.Entry{
+	t.Append(account.Entry{
 		Kind: account.KindRedeem, AccountID: a.By.ID, FirstID: c.id, LastID: c.id, Count: 1, Amount: c.quota,
-	}, a.By, a.At); err != nil {
-		return 0, err
-	}
+	}, a.By, a.At)
 	return c.quota, t.remember(ctx, a.Once, c.quota)
 }
 
@@ -74,19 +73,19 @@ const markUsed = `UPDATE redemptions SET state = 3, redeemed = ?, used_by = ? `
 // use marks the code used if it is enabled and in time: one conditional update,
 // never a read before it. Only if that changes nothing is the row read, to
 // say why.
-func (t *tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
+func (t *Tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
 	at, second := a.At.UnixMilli(), redemption.Second(a.At).UnixMilli()
 	for _, index := range a.Indexes {
 		c := usedCode{counted: counted{state: stateEnabled}}
-		err := t.row(ctx, markUsed+`WHERE key_index = ? AND state = 1 AND (expires = 0 OR expires >= ?)
+		err := t.Row(ctx, markUsed+`WHERE key_index = ? AND state = 1 AND (expires = 0 OR expires >= ?)
 			RETURNING id, name_id, expires, quota`, at, a.By.ID, index, second).Scan(&c.id, &c.name, &c.expires, &c.quota)
 		if !errors.Is(err, sql.ErrNoRows) {
-			t.wrote = true
+			t.Wrote = true
 			return c, err
 		}
 	}
 	for _, index := range a.Indexes {
-		c, state, err := scanCode(t.row(ctx, selectCode+`WHERE key_index = ?`, index))
+		c, state, err := scanCode(t.Row(ctx, selectCode+`WHERE key_index = ? FOR UPDATE OF r`, index))
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
@@ -98,22 +97,40 @@ func (t *tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
 		}
 		return t.useSwept(ctx, c.ID, state, a)
 	}
-	a.Unknown()
+	if err := a.Guesses.Failed(ctx, a.Guessers...); err != nil {
+		return usedCode{}, err
+	}
 	return usedCode{}, refusal.New(refusal.RedemptionUnknown)
 }
 
 // useSwept marks a code used that was swept as expired and is in time all the
 // same: the clock was set back.
-func (t *tx) useSwept(ctx context.Context, id, state int64, a *redemption.Attempt) (usedCode, error) {
+func (t *Tx) useSwept(ctx context.Context, id, state int64, a *redemption.Attempt) (usedCode, error) {
 	c := usedCode{counted: counted{state: state}}
-	t.wrote = true
-	err := t.row(ctx, markUsed+`WHERE id = ? AND state = ? RETURNING id, name_id, expires, quota`,
+	t.Wrote = true
+	err := t.Row(ctx, markUsed+`WHERE id = ? AND state = ? RETURNING id, name_id, expires, quota`,
 		a.At.UnixMilli(), a.By.ID, id, state).Scan(&c.id, &c.name, &c.expires, &c.quota)
 	return c, err
 }
 
 // unuse takes back what use did.
-func (t *tx) unuse(ctx context.Context, c usedCode) error {
+func (t *Tx) unuse(ctx context.Context, c usedCode) error {
 	_, err := t.change(ctx, `UPDATE redemptions SET state = ?, redeemed = 0, used_by = 0 WHERE id = ?`, c.state, c.id)
 	return err
+}
+
+// balance is the account's so far, read from the database the first time.
+func (t *Tx) balance(ctx context.Context, id int64) (int64, error) {
+	if b, ok := t.balances[id]; ok {
+		return b.quota, nil
+	}
+	var b balance
+	err := t.Row(ctx, `SELECT quota FROM users WHERE id = ? AND status = 1 FOR UPDATE`, id).Scan(&b.quota)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, refusal.New(refusal.Unauthenticated) // disabled since the request came in
+	}
+	if err == nil {
+		t.setBalance(id, b)
+	}
+	return b.quota, err
 }

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -22,15 +22,13 @@ const (
 	// long a redeem may wait behind it: some 3 ms.
 	sweepStep = 128
 	purgeStep = 128
-	// insertRows is how many codes one INSERT writes. Larger ones gain nothing.
-	insertRows = 20
 )
 
 const selectCode = `SELECT r.id, r.user_id, n.name, r.state, r.quota, r.created, r.redeemed, r.expires, r.used_by,
 	r.key_index, r.sealed FROM redemptions r JOIN redemption_names n ON n.id = r.name_id `
 
 // scanCode reads a row of selectCode, and the state as stored.
-func scanCode(row scanner) (c redemption.Stored, state int64, err error) {
+func scanCode(row Scanner) (c redemption.Stored, state int64, err error) {
 	var created, redeemed, expires int64
 	err = row.Scan(&c.ID, &c.CreatorID, &c.Name, &state, &c.Quota, &created, &redeemed, &expires, &c.UsedBy,
 		&c.Index, &c.Sealed)
@@ -58,17 +56,25 @@ func fromMillis(n int64) time.Time {
 	return time.UnixMilli(n)
 }
 
-// millis is the number that stands for a time; the zero time is 0.
-func millis(t time.Time) int64 {
+// Millis is the number that stands for a time; the zero time is 0.
+func Millis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
 	return t.UnixMilli()
 }
 
+// flag is the number that stands for a condition.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Issue implements redemption.Store.
-func (d *DB) Issue(ctx context.Context, b redemption.Batch) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
+func (d *Store) Issue(ctx context.Context, b redemption.Batch) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if err := t.fresh(b.Epoch); err != nil {
 			return err
 		}
@@ -79,73 +85,31 @@ func (d *DB) Issue(ctx context.Context, b redemption.Batch) error {
 		if err != nil {
 			return err
 		}
-		last, err := t.insertCodes(ctx, &b, name)
+		first, err := t.dialect.InsertCodes(ctx, t, &b, name)
 		if err != nil {
 			return fmt.Errorf("issuing: %w", err)
 		}
-		first := last - int64(len(b.Keys)) + 1
-		t.countRange(counted{first, name, stateEnabled, millis(b.Expires)}, last, 1)
-		detail, err := json.Marshal(map[string]any{"name": b.Name, "expired_time": millis(b.Expires) / 1000})
+		last := first + int64(len(b.Keys)) - 1
+		t.countRange(counted{first, name, stateEnabled, Millis(b.Expires)}, last, 1)
+		detail, err := json.Marshal(map[string]any{"name": b.Name, "expired_time": Millis(b.Expires) / 1000})
 		if err != nil {
 			return err
 		}
-		if err := t.append(ctx, account.Entry{
+		t.Append(account.Entry{
 			Kind: account.KindIssue, FirstID: first, LastID: last, Count: int64(len(b.Keys)), Amount: b.Quota,
 			Detail: string(detail),
-		}, b.Creator, b.Created); err != nil {
-			return err
-		}
+		}, b.Creator, b.Created)
 		return t.remember(ctx, b.Once, nil)
 	})
 }
 
-// insertCodes writes the rows of a batch and returns the last id. Ids within a
-// transaction follow each other.
-func (t *tx) insertCodes(ctx context.Context, b *redemption.Batch, name int64) (last int64, err error) {
-	for keys := b.Keys; len(keys) > 0; {
-		n := insertRows
-		if len(keys) < n {
-			n = 1
-		}
-		args := append(make([]any, 0, 5+2*n), name, b.Creator.ID, b.Quota, b.Created.UnixMilli(), millis(b.Expires))
-		for _, k := range keys[:n] {
-			if err := t.unindexed(ctx, k.Indexes[1:]); err != nil {
-				return 0, err
-			}
-			args = append(args, k.Indexes[0], k.Sealed)
-		}
-		res, err := t.change(ctx, insertText(n), args...)
-		if err != nil {
-			return 0, err
-		}
-		if last, err = res.LastInsertId(); err != nil {
-			return 0, err
-		}
-		keys = keys[n:]
-	}
-	return last, nil
-}
-
-func insertText(rows int) string {
-	var b strings.Builder
-	b.WriteString(`INSERT INTO redemptions
-		(name_id, user_id, quota, created, expires, state, redeemed, used_by, key_index, sealed) VALUES `)
-	for i := range rows {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "(?1, ?2, ?3, ?4, ?5, 1, 0, 0, ?%d, ?%d)", 6+2*i, 7+2*i)
-	}
-	return b.String()
-}
-
-// unindexed fails if a code stands under one of those indexes. The newest
+// Unindexed fails if a code stands under one of those indexes. The newest
 // index is unique by itself; those of a generation that is on its way out are
 // looked up.
-func (t *tx) unindexed(ctx context.Context, indexes [][]byte) error {
+func (t *Tx) Unindexed(ctx context.Context, indexes [][]byte) error {
 	for _, index := range indexes {
 		var id int64
-		err := t.row(ctx, `SELECT id FROM redemptions WHERE key_index = ?`, index).Scan(&id)
+		err := t.Row(ctx, `SELECT id FROM redemptions WHERE key_index = ?`, index).Scan(&id)
 		if err == nil {
 			return fmt.Errorf("code %d has that key", id)
 		}
@@ -156,23 +120,23 @@ func (t *tx) unindexed(ctx context.Context, indexes [][]byte) error {
 	return nil
 }
 
-// nameID finds the name, or adds it.
-func (t *tx) nameID(ctx context.Context, name string) (id int64, err error) {
-	err = t.row(ctx, `SELECT id FROM redemption_names WHERE name = ?`, name).Scan(&id)
+// nameID finds the name, or adds it, and keeps it from being dropped.
+func (t *Tx) nameID(ctx context.Context, name string) (id int64, err error) {
+	err = t.Row(ctx, `SELECT id FROM redemption_names WHERE name = ? FOR SHARE`, name).Scan(&id)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
-	res, err := t.change(ctx, `INSERT INTO redemption_names (name) VALUES (?)`, name)
-	if err != nil {
+	if id, err = t.insert(ctx, `INSERT INTO redemption_names (name) VALUES (?)
+		ON CONFLICT (name) DO UPDATE SET name = excluded.name`, name); err != nil {
 		return 0, fmt.Errorf("adding a name: %w", err)
 	}
-	return res.LastInsertId()
+	return id, nil
 }
 
 // Get implements redemption.Store.
-func (d *DB) Get(ctx context.Context, id int64) (c redemption.Stored, err error) {
-	err = d.read(ctx, func(s *session) error {
-		c, _, err = scanCode(s.row(context.WithoutCancel(ctx), selectCode+`WHERE r.id = ?`, id))
+func (d *Store) Get(ctx context.Context, id int64) (c redemption.Stored, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
+		c, _, err = scanCode(s.Row(context.WithoutCancel(ctx), selectCode+`WHERE r.id = ?`, id))
 		return notFound(err, refusal.RedemptionNotFound)
 	})
 	return c, err
@@ -187,9 +151,9 @@ func notFound(err error, code refusal.Code) error {
 }
 
 // Change implements redemption.Store.
-func (d *DB) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored, err error) {
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
-		old, oldState, err := scanCode(t.row(ctx, selectCode+`WHERE r.id = ?`, e.ID))
+func (d *Store) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		old, oldState, err := scanCode(t.Row(ctx, selectCode+`WHERE r.id = ? FOR UPDATE OF r`, e.ID))
 		if err != nil {
 			return notFound(err, refusal.RedemptionNotFound)
 		}
@@ -208,15 +172,13 @@ func (d *DB) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored
 		}
 		state := stateOf(&c.Code, e.At)
 		if _, err := t.change(ctx, `UPDATE redemptions SET name_id = ?, quota = ?, expires = ?, state = ? WHERE id = ?`,
-			name, c.Quota, millis(c.Expires), state, c.ID); err != nil {
+			name, c.Quota, Millis(c.Expires), state, c.ID); err != nil {
 			return fmt.Errorf("changing a code: %w", err)
 		}
-		t.count(counted{c.ID, oldName, oldState, millis(old.Expires)}, -1)
-		t.count(counted{c.ID, name, state, millis(c.Expires)}, 1)
+		t.count(counted{c.ID, oldName, oldState, Millis(old.Expires)}, -1)
+		t.count(counted{c.ID, name, state, Millis(c.Expires)}, 1)
 		for _, entry := range entries {
-			if err := t.append(ctx, entry, e.By, e.At); err != nil {
-				return err
-			}
+			t.Append(entry, e.By, e.At)
 		}
 		return nil
 	})
@@ -224,47 +186,49 @@ func (d *DB) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored
 }
 
 // Delete implements redemption.Store.
-func (d *DB) Delete(ctx context.Context, id int64, by account.Actor, at time.Time) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
+func (d *Store) Delete(ctx context.Context, id int64, by account.Actor, at time.Time) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		c := counted{id: id}
 		var quota int64
-		err := t.row(ctx, `DELETE FROM redemptions WHERE id = ? RETURNING name_id, state, expires, quota`, id).
+		err := t.Row(ctx, `DELETE FROM redemptions WHERE id = ? RETURNING name_id, state, expires, quota`, id).
 			Scan(&c.name, &c.state, &c.expires, &quota)
 		if err != nil {
 			return notFound(err, refusal.RedemptionNotFound)
 		}
-		t.wrote = true
+		t.Wrote = true
 		t.count(c, -1)
-		return t.append(ctx, account.Entry{
+		t.Append(account.Entry{
 			Kind: account.KindDelete, FirstID: id, LastID: id, Count: 1, Amount: quota,
 		}, by, at)
+		return nil
 	})
 }
 
 // Codes whose state is not what the clock says. The second kind is there only
 // after the clock was set back.
 const (
-	overdue  = `state = 1 AND expires > 0 AND expires < ?`
-	tooEarly = `state = 4 AND expires >= ?`
+	overdue  = `state = 1 AND expires > 0 AND expires < ?2`
+	tooEarly = `state = 4 AND expires >= ?2`
 )
 
 // Sweep implements redemption.Store.
-func (d *DB) Sweep(ctx context.Context, now time.Time) (moved int64, err error) {
+func (d *Store) Sweep(ctx context.Context, now time.Time) (moved int64, err error) {
 	second := redemption.Second(now).UnixMilli()
 	var due bool
 	// A look first, that takes no writer's turn: most of the time nothing is due.
-	if err := d.read(ctx, func(s *session) error {
-		return s.row(context.WithoutCancel(ctx), `SELECT EXISTS (SELECT 1 FROM redemption_due WHERE expires < ?)
-			OR EXISTS (SELECT 1 FROM redemptions WHERE `+tooEarly+`)`, second, second).Scan(&due)
+	if err := d.engine.Read(ctx, func(s Conn) error {
+		return s.Row(context.WithoutCancel(ctx), `SELECT EXISTS (SELECT 1 FROM redemption_due WHERE expires < ?1)
+			OR EXISTS (SELECT 1 FROM redemptions WHERE state = 4 AND expires >= ?1)`, second).Scan(&due)
 	}); err != nil || !due {
 		return 0, err
 	}
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		moved = 0
 		for _, move := range []struct {
 			which    string
 			from, to int64
 		}{{overdue, stateEnabled, stateExpired}, {tooEarly, stateExpired, stateEnabled}} {
-			err := t.each(ctx, func(row scanner) error {
+			err := t.Each(ctx, func(row Scanner) error {
 				c := counted{state: move.from}
 				if err := row.Scan(&c.id, &c.name, &c.expires); err != nil {
 					return err
@@ -273,18 +237,18 @@ func (d *DB) Sweep(ctx context.Context, now time.Time) (moved int64, err error) 
 				c.state = move.to
 				t.count(c, 1)
 				moved++
-				t.wrote = true
+				t.Wrote = true
 				return nil
-			}, `UPDATE redemptions SET state = ? WHERE id IN (SELECT id FROM redemptions WHERE `+move.which+` LIMIT ?)
-				RETURNING id, name_id, expires`, move.to, second, sweepStep)
+			}, `UPDATE redemptions SET state = ?1 WHERE `+move.which+` AND id IN
+				(SELECT id FROM redemptions WHERE `+move.which+Limit(sweepStep)+`) RETURNING id, name_id, expires`, move.to, second)
 			if err != nil {
 				return fmt.Errorf("sweeping: %w", err)
 			}
 		}
 		// What the step itself brings to nothing is left to the next.
 		if _, err := t.change(ctx, `DELETE FROM redemption_due WHERE (expires, name_id, block) IN
-			(SELECT expires, name_id, block FROM redemption_due WHERE expires < ? AND enabled = 0 LIMIT ?)`,
-			second, sweepStep); err != nil {
+			(SELECT expires, name_id, block FROM redemption_due WHERE expires < ? AND enabled = 0`+Limit(sweepStep)+`)`,
+			second); err != nil {
 			return fmt.Errorf("dropping counts: %w", err)
 		}
 		return nil
@@ -296,7 +260,7 @@ func (d *DB) Sweep(ctx context.Context, now time.Time) (moved int64, err error) 
 }
 
 // Purge implements redemption.Store.
-func (d *DB) Purge(
+func (d *Store) Purge(
 	ctx context.Context, after int64, by account.Actor, at time.Time,
 ) (removed, next int64, err error) {
 	first, last, err := d.nextInvalid(ctx, after)
@@ -304,16 +268,16 @@ func (d *DB) Purge(
 		return 0, 0, err
 	}
 	second := redemption.Second(at).UnixMilli()
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		var gone idRanges
-		err := t.each(ctx, func(row scanner) error {
+		err := t.Each(ctx, func(row Scanner) error {
 			var c counted
 			if err := row.Scan(&c.id, &c.name, &c.state, &c.expires); err != nil {
 				return err
 			}
 			t.count(c, -1)
 			gone = append(gone, c.id)
-			t.wrote = true
+			t.Wrote = true
 			return nil
 		}, `DELETE FROM redemptions WHERE id BETWEEN ?1 AND ?2
 			AND (state IN (2, 3) OR state IN (1, 4) AND expires > 0 AND expires < ?3)
@@ -323,7 +287,8 @@ func (d *DB) Purge(
 			return err
 		}
 		removed = int64(len(gone))
-		return t.append(ctx, gone.entry(), by, at)
+		t.Append(gone.entry(), by, at)
+		return nil
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("removing invalid codes: %w", err)
@@ -334,14 +299,14 @@ func (d *DB) Purge(
 // nextInvalid finds the ids that the next step looks at: behind after, from the
 // first block that has codes to remove on, over as many blocks as make up a
 // step. The counts say which have; last is 0 if none does.
-func (d *DB) nextInvalid(ctx context.Context, after int64) (first, last int64, err error) {
-	err = d.snapshot(ctx, func(s *session) error {
+func (d *Store) nextInvalid(ctx context.Context, after int64) (first, last int64, err error) {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
 		from, to := after+1, int64(math.MaxInt64)
 		// Large blocks first; if the first of them is too much, its leaves.
 		for _, level := range [...]int64{dueLevel, leafLevel} {
 			var found int64
-			if err := s.each(ctx, func(row scanner) error {
+			if err := s.Each(ctx, func(row Scanner) error {
 				var block, n int64
 				if err := row.Scan(&block, &n); err != nil {
 					return err
@@ -350,13 +315,13 @@ func (d *DB) nextInvalid(ctx context.Context, after int64) (first, last int64, e
 				if found == 0 {
 					first = max(from, block<<level)
 				} else if found+n > purgeStep || end-first >= widestRange {
-					return errEnough
+					return ErrEnough
 				}
 				found += n
 				last = end
 				return nil
 			}, `SELECT block, disabled + used + expired FROM redemption_counts WHERE name_id = 0 AND level = ?
-				AND block BETWEEN ? AND ? AND disabled + used + expired > 0 ORDER BY block`,
+				AND block BETWEEN ? AND ? AND disabled + used + expired > 0 ORDER BY block`+Limit(purgeStep+widestRange>>level+1),
 				level, from>>level, to>>level); err != nil || found <= purgeStep {
 				return err
 			}

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -33,19 +33,19 @@ const selectPickup = `SELECT ` + pickupColumns + ` FROM pickup_codes c JOIN mach
 // pickupRow is where a row of pickupColumns goes.
 type pickupRow struct {
 	pickup.Stored
-	state, unheard                    int64
+	state, late, unheard              int64
 	created, expires, used, withdrawn int64
 }
 
 func (r *pickupRow) columns() []any {
 	return []any{
-		&r.ID, &r.MachineID, &r.ProductID, &r.Quantity, &r.state, &r.LateUse, &r.CreatorID, &r.created, &r.expires,
+		&r.ID, &r.MachineID, &r.ProductID, &r.Quantity, &r.state, &r.late, &r.CreatorID, &r.created, &r.expires,
 		&r.used, &r.withdrawn, &r.Index, &r.Sealed, &r.MachineNo, &r.unheard,
 	}
 }
 
 func (r *pickupRow) code() pickup.Stored {
-	r.Marked = marked(r.state)
+	r.Marked, r.LateUse = marked(r.state), r.late != 0
 	switch r.unheard {
 	case 0:
 		r.Delivery = pickup.Received
@@ -70,21 +70,32 @@ func marked(state int64) pickup.State {
 	return pickup.StateLive
 }
 
-func scanPickup(row scanner) (pickup.Stored, error) {
+func scanPickup(row Scanner) (pickup.Stored, error) {
 	var r pickupRow
 	err := row.Scan(r.columns()...)
 	return r.code(), err
 }
 
 // pickup finds a code.
-func (s *session) pickup(ctx context.Context, id int64) (pickup.Stored, error) {
-	c, err := scanPickup(s.row(ctx, selectPickup+`WHERE c.id = ?`, id))
+func (s Conn) pickup(ctx context.Context, id int64) (pickup.Stored, error) {
+	c, err := scanPickup(s.Row(ctx, selectPickup+`WHERE c.id = ?`, id))
+	return c, notFound(err, refusal.PickupNotFound)
+}
+
+// lockPickup finds a code whose state, and what its machine is told, may be
+// changed. Machines are locked before codes: that of a code never changes.
+func (t *Tx) lockPickup(ctx context.Context, id int64) (c pickup.Stored, err error) {
+	if _, err = t.Exec(ctx, `SELECT id FROM machines WHERE id = (SELECT machine_id FROM pickup_codes WHERE id = ?)
+		FOR UPDATE`, id); err != nil {
+		return c, err
+	}
+	c, err = scanPickup(t.Row(ctx, selectPickup+`WHERE c.id = ? FOR UPDATE OF c`, id))
 	return c, notFound(err, refusal.PickupNotFound)
 }
 
 // CreatePickup implements pickup.Store.
-func (d *DB) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored, err error) {
-	err = d.grouped(ctx, 1, func(ctx context.Context, t *tx) error {
+func (d *Store) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored, err error) {
+	err = d.engine.Grouped(ctx, 1, func(ctx context.Context, t *Tx) error {
 		c, err = t.createPickup(ctx, &o)
 		return err
 	})
@@ -94,7 +105,7 @@ func (d *DB) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored,
 	return c, nil
 }
 
-func (t *tx) createPickup(ctx context.Context, o *pickup.Order) (c pickup.Stored, err error) {
+func (t *Tx) createPickup(ctx context.Context, o *pickup.Order) (c pickup.Stored, err error) {
 	if err := t.fresh(o.Epoch); err != nil {
 		return c, err
 	}
@@ -117,23 +128,17 @@ func (t *tx) createPickup(ctx context.Context, o *pickup.Order) (c pickup.Stored
 		Quantity: o.Quantity, Marked: pickup.StateLive, Delivery: pickup.Queued, CreatorID: o.By.ID,
 		Created: stored(o.At), Expires: stored(o.Expires),
 	}}
-	res, err := t.change(ctx, `INSERT INTO pickup_codes
+	if c.ID, err = t.insert(ctx, `INSERT INTO pickup_codes
 		(machine_id, product_id, quantity, user_id, created, expires, code_index, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		c.MachineID, c.ProductID, c.Quantity, c.CreatorID, millis(c.Created), millis(c.Expires), c.Index, c.Sealed)
-	if err != nil {
+		c.MachineID, c.ProductID, c.Quantity, c.CreatorID, Millis(c.Created), Millis(c.Expires), c.Index, c.Sealed); err != nil {
 		return c, fmt.Errorf("creating a pickup code: %w", err)
-	}
-	if c.ID, err = res.LastInsertId(); err != nil {
-		return c, err
 	}
 	if err := t.enqueue(ctx, &c.Code, delivery.KindCreate, o.At); err != nil {
 		return c, err
 	}
-	if err := t.append(ctx, aboutPickup(account.KindPickupCreate, &c.Code, map[string]any{
-		"product_id": c.ProductID, "quantity": c.Quantity, "expires_at": millis(c.Expires),
-	}), o.By, o.At); err != nil {
-		return c, err
-	}
+	t.Append(aboutPickup(account.KindPickupCreate, &c.Code, map[string]any{
+		"product_id": c.ProductID, "quantity": c.Quantity, "expires_at": Millis(c.Expires),
+	}), o.By, o.At)
 	return c, t.remember(ctx, o.Once, c.Code)
 }
 
@@ -147,8 +152,8 @@ func aboutPickup(kind account.Kind, c *pickup.Code, detail map[string]any) accou
 }
 
 // facts finds what decides about an order.
-func (t *tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err error) {
-	if f.Machine, err = t.machineNo(ctx, o.MachineNo); err != nil {
+func (t *Tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err error) {
+	if f.Machine, err = t.lockMachine(ctx, o.MachineNo); err != nil {
 		return f, err
 	}
 	switch _, err := t.product(ctx, f.Machine.ID, o.ProductID); {
@@ -158,43 +163,43 @@ func (t *tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err er
 		return f, err
 	}
 	at := o.At.UnixMilli()
-	if err := t.row(ctx, countLive(o.ProductID, 1), f.Machine.ID, o.ProductID, at).Scan(&f.OfProduct); err != nil {
+	if err := t.Row(ctx, countLive(o.ProductID, 1), f.Machine.ID, at, o.ProductID).Scan(&f.OfProduct); err != nil {
 		return f, err
 	}
-	err = t.row(ctx, countLive(0, pickup.LiveMax), f.Machine.ID, 0, at).Scan(&f.Live)
+	err = t.Row(ctx, countLive(0, pickup.LiveMax), f.Machine.ID, at).Scan(&f.Live)
 	return f, err
 }
 
-// liveCodes selects columns of the codes of machine ?1 that are live at ?3: of
-// product ?2 or, if that is 0, of all. Those that were swept before the clock was
+// liveCodes selects columns of the codes of machine ?1 that are live at ?2: of
+// product ?3 or, if that is 0, of all. Those that were swept before the clock was
 // set back are few, if there are any.
 func liveCodes(columns string, product int64) string {
-	which := `c.machine_id = ?1 AND c.expires > ?3`
+	which := `c.machine_id = ?1 AND c.expires > ?2`
 	if product != 0 {
-		which += ` AND c.product_id = ?2`
+		which += ` AND c.product_id = ?3`
 	}
 	return `SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_live WHERE c.state = 1 AND ` + which + `
 		UNION ALL SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_swept WHERE c.state = 4 AND ` + which
 }
 
 // countLive counts them, to most at most.
-func countLive(product int64, most int) string {
-	return `SELECT count(*) FROM (` + liveCodes(`1`, product) + limit(most) + `)`
+func countLive(product, most int64) string {
+	return `SELECT count(*) FROM (` + liveCodes(`1`, product) + Limit(most) + `) AS live`
 }
 
-// limit ends a query after n rows. The number is written out, since SQLite
+// Limit ends a query after n rows. The number is written out, since SQLite
 // plans a statement again whenever a parameter of its LIMIT is bound, which
 // costs more than a look-up.
-func limit(n int) string { return ` LIMIT ` + strconv.Itoa(n) }
+func Limit[N int | int64](n N) string { return ` LIMIT ` + strconv.FormatInt(int64(n), 10) }
 
 // freeDigits chooses those of an order that no other code of the machine has.
-func (t *tx) freeDigits(ctx context.Context, o *pickup.Order) (pickup.NewDigits, error) {
+func (t *Tx) freeDigits(ctx context.Context, o *pickup.Order) (pickup.NewDigits, error) {
 	free := o.At.Add(-pickup.ReuseAfter).UnixMilli() // codes that expired by then are done with
 	for _, n := range o.Digits {
 		taken := false
 		for _, index := range n.Indexes {
 			var id int64
-			err := t.row(ctx, `SELECT id FROM pickup_codes WHERE code_index = ? AND expires > ? LIMIT 1`, index, free).Scan(&id)
+			err := t.Row(ctx, `SELECT id FROM pickup_codes WHERE code_index = ? AND expires > ? LIMIT 1`, index, free).Scan(&id)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return n, err
 			}
@@ -208,8 +213,8 @@ func (t *tx) freeDigits(ctx context.Context, o *pickup.Order) (pickup.NewDigits,
 }
 
 // Pickup implements pickup.Store.
-func (d *DB) Pickup(ctx context.Context, id int64) (c pickup.Stored, err error) {
-	err = d.read(ctx, func(s *session) error {
+func (d *Store) Pickup(ctx context.Context, id int64) (c pickup.Stored, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
 		c, err = s.pickup(context.WithoutCancel(ctx), id)
 		return err
 	})
@@ -217,31 +222,31 @@ func (d *DB) Pickup(ctx context.Context, id int64) (c pickup.Stored, err error) 
 }
 
 // Pickups implements pickup.Store.
-func (d *DB) Pickups(ctx context.Context, q pickup.Query) (list []pickup.Stored, err error) {
+func (d *Store) Pickups(ctx context.Context, q pickup.Query) (list []pickup.Stored, err error) {
 	index := `INDEXED BY pickup_codes_machine WHERE `
 	if q.LateUse {
 		index = `INDEXED BY pickup_codes_late WHERE c.late = 1 AND `
 	}
-	err = d.snapshot(ctx, func(s *session) error {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
 		m, err := s.machineNo(ctx, q.MachineNo)
 		if err != nil {
 			return err
 		}
-		return s.each(ctx, func(row scanner) error {
+		return s.Each(ctx, func(row Scanner) error {
 			c, err := scanPickup(row)
 			list = append(list, c)
 			return err
-		}, `SELECT `+pickupColumns+` FROM machines m JOIN pickup_codes c `+index+`m.id = ?1 AND c.machine_id = ?1
-			AND c.id < ?2 ORDER BY c.id DESC LIMIT ?3`, m.ID, upTo(q.Before), q.Limit)
+		}, `SELECT `+pickupColumns+` FROM machines m, pickup_codes c `+index+`m.id = ?1 AND c.machine_id = ?1
+			AND c.id < ?2 ORDER BY c.id DESC`+Limit(q.Limit), m.ID, upTo(q.Before))
 	})
 	return list, err
 }
 
 // Withdraw implements pickup.Store.
-func (d *DB) Withdraw(ctx context.Context, id int64, by account.Actor, at time.Time) error {
-	return d.grouped(ctx, 1, func(ctx context.Context, t *tx) error {
-		found, err := t.pickup(ctx, id)
+func (d *Store) Withdraw(ctx context.Context, id int64, by account.Actor, at time.Time) error {
+	return d.engine.Grouped(ctx, 1, func(ctx context.Context, t *Tx) error {
+		found, err := t.lockPickup(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -254,7 +259,7 @@ func (d *DB) Withdraw(ctx context.Context, id int64, by account.Actor, at time.T
 }
 
 // withdraw writes that a code is withdrawn, and that its machine is to be told.
-func (t *tx) withdraw(ctx context.Context, c *pickup.Code, by account.Actor, at time.Time) error {
+func (t *Tx) withdraw(ctx context.Context, c *pickup.Code, by account.Actor, at time.Time) error {
 	if err := t.dequeue(ctx, c); err != nil {
 		return err
 	}
@@ -264,26 +269,31 @@ func (t *tx) withdraw(ctx context.Context, c *pickup.Code, by account.Actor, at 
 	return t.markWithdrawn(ctx, c, 0, by, at)
 }
 
-func (t *tx) markWithdrawn(ctx context.Context, c *pickup.Code, unheard int, by account.Actor, at time.Time) error {
+func (t *Tx) markWithdrawn(ctx context.Context, c *pickup.Code, unheard int, by account.Actor, at time.Time) error {
 	if _, err := t.change(ctx, `UPDATE pickup_codes SET state = 3, withdrawn = ?, unheard = ? WHERE id = ?`,
 		at.UnixMilli(), unheard, c.ID); err != nil {
 		return fmt.Errorf("withdrawing a pickup code: %w", err)
 	}
-	return t.append(ctx, aboutPickup(account.KindPickupWithdraw, c, nil), by, at)
+	t.Append(aboutPickup(account.KindPickupWithdraw, c, nil), by, at)
+	return nil
 }
 
 // withdrawAll withdraws the live codes of a product or, if that is 0, of a
 // machine that is being deleted, and is told nothing any more.
-func (t *tx) withdrawAll(ctx context.Context, machine, product int64, by account.Actor, at time.Time) error {
+func (t *Tx) withdrawAll(ctx context.Context, machine, product int64, by account.Actor, at time.Time) error {
 	var codes []pickup.Code
-	if err := t.each(ctx, func(row scanner) error {
+	args := []any{machine, at.UnixMilli(), product}
+	if product == 0 {
+		args = args[:2]
+	}
+	if err := t.Each(ctx, func(row Scanner) error {
 		c := pickup.Code{MachineID: machine}
 		var expires int64
 		err := row.Scan(&c.ID, &expires)
 		c.Expires = fromMillis(expires)
 		codes = append(codes, c)
 		return err
-	}, liveCodes(`c.id, c.expires`, product)+` ORDER BY 1`, machine, product, at.UnixMilli()); err != nil {
+	}, liveCodes(`c.id, c.expires`, product)+` ORDER BY 1`, args...); err != nil {
 		return err
 	}
 	for i := range codes {
@@ -301,8 +311,8 @@ func (t *tx) withdrawAll(ctx context.Context, machine, product int64, by account
 }
 
 // Use implements pickup.Store.
-func (d *DB) Use(ctx context.Context, r pickup.Report) (c pickup.Code, err error) {
-	err = d.grouped(ctx, 1, func(ctx context.Context, t *tx) error {
+func (d *Store) Use(ctx context.Context, r pickup.Report) (c pickup.Code, err error) {
+	err = d.engine.Grouped(ctx, 1, func(ctx context.Context, t *Tx) error {
 		c, err = t.usePickup(ctx, &r)
 		return err
 	})
@@ -314,9 +324,9 @@ func (d *DB) Use(ctx context.Context, r pickup.Report) (c pickup.Code, err error
 
 // succeeds refuses with PickupNotFound unless a machine has the number of one
 // that was deleted: it may be the same iron, with the codes of the other.
-func (t *tx) succeeds(ctx context.Context, machine, deleted int64) error {
+func (t *Tx) succeeds(ctx context.Context, machine, deleted int64) error {
 	var found bool
-	err := t.row(ctx, `SELECT EXISTS (SELECT 1 FROM machines m JOIN machines d ON d.machine_no = m.machine_no
+	err := t.Row(ctx, `SELECT EXISTS (SELECT 1 FROM machines m JOIN machines d ON d.machine_no = m.machine_no
 		WHERE m.id = ? AND d.id = ? AND d.deleted = 1)`, machine, deleted).Scan(&found)
 	if err == nil && !found {
 		err = refusal.New(refusal.PickupNotFound)
@@ -324,8 +334,8 @@ func (t *tx) succeeds(ctx context.Context, machine, deleted int64) error {
 	return err
 }
 
-func (t *tx) usePickup(ctx context.Context, r *pickup.Report) (pickup.Code, error) {
-	found, err := t.pickup(ctx, r.CodeID)
+func (t *Tx) usePickup(ctx context.Context, r *pickup.Report) (pickup.Code, error) {
+	found, err := t.lockPickup(ctx, r.CodeID)
 	if err == nil && found.MachineID != r.MachineID {
 		err = t.succeeds(ctx, r.MachineID, found.MachineID)
 	}
@@ -341,22 +351,23 @@ func (t *tx) usePickup(ctx context.Context, r *pickup.Report) (pickup.Code, erro
 		return c, err
 	}
 	if _, err := t.change(ctx, `UPDATE pickup_codes SET state = 2, used = ?, late = ?, unheard = 0 WHERE id = ?`,
-		millis(c.Used), c.LateUse, c.ID); err != nil {
+		Millis(c.Used), flag(c.LateUse), c.ID); err != nil {
 		return c, fmt.Errorf("using a pickup code: %w", err)
 	}
 	detail := map[string]any{"quantity": c.Quantity, "product_id": c.ProductID}
 	if !r.Claimed.IsZero() {
 		detail["reported_at"] = r.Claimed.Unix()
 	}
-	return c, t.append(ctx, aboutPickup(kind, &c, detail), r.By, r.At)
+	t.Append(aboutPickup(kind, &c, detail), r.By, r.At)
+	return c, nil
 }
 
 // Message implements pickup.Store.
-func (d *DB) Message(ctx context.Context, id int64) (m pickup.Material, err error) {
-	err = d.read(ctx, func(s *session) error {
+func (d *Store) Message(ctx context.Context, id int64) (m pickup.Material, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
 		var state, expires int64
 		code, machine, merchant := &m.Stored, &m.Machine, &m.Merchant
-		err := s.row(context.WithoutCancel(ctx), `SELECT c.id, c.product_id, c.quantity, c.state, c.expires, c.code_index,
+		err := s.Row(context.WithoutCancel(ctx), `SELECT c.id, c.product_id, c.quantity, c.state, c.expires, c.code_index,
 			c.sealed, m.id, m.machine_no, m.timezone, o.id, o.app_key, o.payload, o.signature, o.expiry_unit
 			FROM pickup_codes c JOIN machines m ON m.id = c.machine_id JOIN merchants o ON o.id = m.merchant_id
 			WHERE c.id = ? AND m.deleted = 0`, id).Scan(

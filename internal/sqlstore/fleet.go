@@ -1,9 +1,12 @@
-package sqlite
+package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -32,7 +35,7 @@ func (r *merchantRow) merchant() fleet.StoredMerchant {
 	return r.StoredMerchant
 }
 
-func scanMerchant(row scanner) (fleet.StoredMerchant, error) {
+func scanMerchant(row Scanner) (fleet.StoredMerchant, error) {
 	var r merchantRow
 	err := row.Scan(r.columns()...)
 	return r.merchant(), err
@@ -61,7 +64,7 @@ func (r *machineRow) machine() fleet.Machine {
 	return r.Machine
 }
 
-func scanMachine(row scanner, more ...any) (fleet.Machine, error) {
+func scanMachine(row Scanner, more ...any) (fleet.Machine, error) {
 	var r machineRow
 	err := row.Scan(append(r.columns(), more...)...)
 	return r.machine(), err
@@ -69,7 +72,7 @@ func scanMachine(row scanner, more ...any) (fleet.Machine, error) {
 
 const selectProduct = `SELECT machine_id, id, name, slot, created FROM products `
 
-func scanProduct(row scanner) (p fleet.Product, err error) {
+func scanProduct(row Scanner) (p fleet.Product, err error) {
 	var created int64
 	err = row.Scan(&p.MachineID, &p.ID, &p.Name, &p.Slot, &created)
 	p.Created = fromMillis(created)
@@ -77,8 +80,15 @@ func scanProduct(row scanner) (p fleet.Product, err error) {
 }
 
 // machineNo finds the machine that has that number.
-func (s *session) machineNo(ctx context.Context, no string) (fleet.Machine, error) {
-	m, err := scanMachine(s.row(ctx, selectMachine+`WHERE m.machine_no = ? AND m.deleted = 0`, no))
+func (s Conn) machineNo(ctx context.Context, no string) (fleet.Machine, error) {
+	m, err := scanMachine(s.Row(ctx, selectMachine+`WHERE m.machine_no = ? AND m.deleted = 0`, no))
+	return m, notFound(err, refusal.MachineNotFound)
+}
+
+// lockMachine is machineNo for who changes what it has: codes, products, entries
+// of the outbox.
+func (t *Tx) lockMachine(ctx context.Context, no string) (fleet.Machine, error) {
+	m, err := scanMachine(t.Row(ctx, selectMachine+`WHERE m.machine_no = ? AND m.deleted = 0 FOR UPDATE`, no))
 	return m, notFound(err, refusal.MachineNotFound)
 }
 
@@ -91,12 +101,12 @@ func upTo(before int64) int64 {
 }
 
 // stored is a time as it comes back from the database.
-func stored(t time.Time) time.Time { return fromMillis(millis(t)) }
+func stored(t time.Time) time.Time { return fromMillis(Millis(t)) }
 
 // CreateMerchant implements fleet.Store.
-func (d *DB) CreateMerchant(ctx context.Context, n fleet.NewMerchant) (m fleet.StoredMerchant, err error) {
+func (d *Store) CreateMerchant(ctx context.Context, n fleet.NewMerchant) (m fleet.StoredMerchant, err error) {
 	m.Merchant, m.Created = n.Merchant, stored(n.Created)
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if err := t.fresh(n.Epoch); err != nil {
 			return err
 		}
@@ -104,72 +114,67 @@ func (d *DB) CreateMerchant(ctx context.Context, n fleet.NewMerchant) (m fleet.S
 			return err
 		}
 		// The app key is sealed for the id, which is known once the row is there.
-		res, err := t.change(ctx, `INSERT INTO merchants (name, app_key, payload, signature, expiry_unit, created)
-			VALUES (?, x'', ?, ?, ?, ?)`, m.Name, string(m.Payload), string(m.Signature), string(m.Expiry), millis(m.Created))
-		if err != nil {
+		if m.ID, err = t.insert(ctx, `INSERT INTO merchants (name, app_key, payload, signature, expiry_unit, created)
+			VALUES (?, ?, ?, ?, ?, ?)`, m.Name, []byte{}, string(m.Payload), string(m.Signature), string(m.Expiry),
+			Millis(m.Created)); err != nil {
 			return fmt.Errorf("creating a merchant: %w", err)
-		}
-		if m.ID, err = res.LastInsertId(); err != nil {
-			return err
 		}
 		m.Sealed = n.Seal(m.ID)
 		if _, err := t.change(ctx, `UPDATE merchants SET app_key = ? WHERE id = ?`, m.Sealed, m.ID); err != nil {
 			return fmt.Errorf("creating a merchant: %w", err)
 		}
-		if err := t.append(ctx, account.Entry{Kind: account.KindMerchantCreate, Detail: fleet.Detail(map[string]any{
+		t.Append(account.Entry{Kind: account.KindMerchantCreate, Detail: fleet.Detail(map[string]any{
 			"merchant_id": m.ID, "name": m.Name, "payload": m.Payload, "signature": m.Signature, "expiry_unit": m.Expiry,
-		})}, n.By, n.Created); err != nil {
-			return err
-		}
+		})}, n.By, n.Created)
 		return t.remember(ctx, n.Once, m.Merchant)
 	})
 	return m, err
 }
 
 // Merchant implements fleet.Store.
-func (d *DB) Merchant(ctx context.Context, id int64) (m fleet.StoredMerchant, err error) {
+func (d *Store) Merchant(ctx context.Context, id int64) (m fleet.StoredMerchant, err error) {
 	return d.oneMerchant(ctx, `WHERE o.id = ?`, id, refusal.MerchantNotFound)
 }
 
 // OwnerOf implements fleet.Store.
-func (d *DB) OwnerOf(ctx context.Context, machine int64) (m fleet.StoredMerchant, err error) {
+func (d *Store) OwnerOf(ctx context.Context, machine int64) (m fleet.StoredMerchant, err error) {
 	return d.oneMerchant(ctx, `JOIN machines m ON m.merchant_id = o.id WHERE m.id = ? AND m.deleted = 0`, machine,
 		refusal.MachineNotFound)
 }
 
-func (d *DB) oneMerchant(
+func (d *Store) oneMerchant(
 	ctx context.Context, where string, id int64, otherwise refusal.Code,
 ) (m fleet.StoredMerchant, err error) {
-	err = d.read(ctx, func(s *session) error {
-		m, err = scanMerchant(s.row(context.WithoutCancel(ctx), selectMerchant+where, id))
+	err = d.engine.Read(ctx, func(s Conn) error {
+		m, err = scanMerchant(s.Row(context.WithoutCancel(ctx), selectMerchant+where, id))
 		return notFound(err, otherwise)
 	})
 	return m, err
 }
 
 // Merchants implements fleet.Store.
-func (d *DB) Merchants(ctx context.Context, before int64, limit int) (list []fleet.StoredMerchant, err error) {
-	err = d.read(ctx, func(s *session) error {
-		return s.each(context.WithoutCancel(ctx), func(row scanner) error {
+func (d *Store) Merchants(ctx context.Context, before int64, most int) (list []fleet.StoredMerchant, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
+		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
 			m, err := scanMerchant(row)
 			list = append(list, m)
 			return err
-		}, selectMerchant+`WHERE o.id < ? ORDER BY o.id DESC LIMIT ?`, upTo(before), limit)
+		}, selectMerchant+`WHERE o.id < ? ORDER BY o.id DESC`+Limit(most), upTo(before))
 	})
 	return list, err
 }
 
 // ChangeMerchant implements fleet.Store.
-func (d *DB) ChangeMerchant(
+func (d *Store) ChangeMerchant(
 	ctx context.Context, id int64, e fleet.Edit[fleet.StoredMerchant],
 ) (m fleet.StoredMerchant, err error) {
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if e.Epoch != 0 {
 			if err := t.fresh(e.Epoch); err != nil {
 				return err
 			}
 		}
-		old, err := scanMerchant(t.row(ctx, selectMerchant+`WHERE o.id = ?`, id))
+		old, err := scanMerchant(t.Row(ctx, selectMerchant+`WHERE o.id = ? FOR UPDATE`, id))
 		if err != nil {
 			return notFound(err, refusal.MerchantNotFound)
 		}
@@ -181,54 +186,49 @@ func (d *DB) ChangeMerchant(
 			WHERE id = ?`, m.Name, m.Sealed, string(m.Payload), string(m.Signature), string(m.Expiry), id); err != nil {
 			return fmt.Errorf("changing a merchant: %w", err)
 		}
-		return t.append(ctx, account.Entry{Kind: account.KindMerchantChange, Detail: detail}, e.By, e.At)
+		t.Append(account.Entry{Kind: account.KindMerchantChange, Detail: detail}, e.By, e.At)
+		return nil
 	})
 	return m, err
 }
 
 // CreateMachine implements fleet.Store.
-func (d *DB) CreateMachine(ctx context.Context, n fleet.NewMachine) (m fleet.Machine, err error) {
+func (d *Store) CreateMachine(ctx context.Context, n fleet.NewMachine) (m fleet.Machine, err error) {
 	m = n.Machine
 	m.Created, m.LastSeen = stored(n.Created), stored(n.LastSeen)
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if err := t.replayed(ctx, n.Once); err != nil {
 			return err
 		}
-		if _, err := scanMerchant(t.row(ctx, selectMerchant+`WHERE o.id = ?`, m.MerchantID)); err != nil {
+		if _, err := scanMerchant(t.Row(ctx, selectMerchant+`WHERE o.id = ?`, m.MerchantID)); err != nil {
 			return notFound(err, refusal.MerchantNotFound)
 		}
-		switch _, err := t.machineNo(ctx, m.No); {
-		case err == nil:
+		id, err := t.insert(ctx, `INSERT INTO machines (merchant_id, machine_no, name, timezone, purchase_limit,
+			pickup_codes, password_hash, presence, last_seen, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO NOTHING`,
+			m.MerchantID, m.No, m.Name, m.Zone, m.PurchaseLimit, m.PickupCodes, n.Password[:], int64(m.Presence),
+			Millis(m.LastSeen), Millis(m.Created))
+		if errors.Is(err, sql.ErrNoRows) {
 			return refusal.New(refusal.MachineNoTaken)
-		case refusal.CodeOf(err) != refusal.MachineNotFound:
-			return err
 		}
-		res, err := t.change(ctx, `INSERT INTO machines (merchant_id, machine_no, name, timezone, purchase_limit,
-			pickup_codes, password_hash, presence, last_seen, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			m.MerchantID, m.No, m.Name, m.Zone, m.PurchaseLimit, m.PickupCodes, n.Password[:], int(m.Presence),
-			millis(m.LastSeen), millis(m.Created))
 		if err != nil {
 			return fmt.Errorf("creating a machine: %w", err)
 		}
-		if m.ID, err = res.LastInsertId(); err != nil {
-			return err
-		}
-		if err := t.append(ctx, account.Entry{
+		m.ID = id
+		t.Append(account.Entry{
 			Kind: account.KindMachineCreate, MachineID: m.ID, Detail: fleet.Detail(map[string]any{
 				"machine_no": m.No, "merchant_id": m.MerchantID, "name": m.Name, "timezone": m.Zone,
 				"purchase_limit": m.PurchaseLimit, "pickup_codes_enabled": m.PickupCodes,
 			}),
-		}, n.By, n.Created); err != nil {
-			return err
-		}
+		}, n.By, n.Created)
 		return t.remember(ctx, n.Once, m)
 	})
 	return m, err
 }
 
 // Machine implements fleet.Store.
-func (d *DB) Machine(ctx context.Context, no string) (m fleet.Machine, err error) {
-	err = d.read(ctx, func(s *session) error {
+func (d *Store) Machine(ctx context.Context, no string) (m fleet.Machine, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
 		m, err = s.machineNo(context.WithoutCancel(ctx), no)
 		return err
 	})
@@ -236,22 +236,22 @@ func (d *DB) Machine(ctx context.Context, no string) (m fleet.Machine, err error
 }
 
 // Machines implements fleet.Store.
-func (d *DB) Machines(ctx context.Context, before int64, limit int) (list []fleet.Machine, err error) {
-	err = d.read(ctx, func(s *session) error {
-		return s.each(context.WithoutCancel(ctx), func(row scanner) error {
+func (d *Store) Machines(ctx context.Context, before int64, most int) (list []fleet.Machine, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
+		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
 			m, err := scanMachine(row)
 			list = append(list, m)
 			return err
-		}, selectMachine+`INDEXED BY machines_there WHERE m.deleted = 0 AND m.id < ? ORDER BY m.id DESC LIMIT ?`,
-			upTo(before), limit)
+		}, selectMachine+`INDEXED BY machines_there WHERE m.deleted = 0 AND m.id < ? ORDER BY m.id DESC`+Limit(most),
+			upTo(before))
 	})
 	return list, err
 }
 
 // ChangeMachine implements fleet.Store.
-func (d *DB) ChangeMachine(ctx context.Context, no string, e fleet.Edit[fleet.Machine]) (m fleet.Machine, err error) {
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
-		old, err := t.machineNo(ctx, no)
+func (d *Store) ChangeMachine(ctx context.Context, no string, e fleet.Edit[fleet.Machine]) (m fleet.Machine, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		old, err := t.lockMachine(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -263,22 +263,23 @@ func (d *DB) ChangeMachine(ctx context.Context, no string, e fleet.Edit[fleet.Ma
 			WHERE id = ?`, m.Name, m.Zone, m.PurchaseLimit, m.PickupCodes, old.ID); err != nil {
 			return fmt.Errorf("changing a machine: %w", err)
 		}
-		return t.append(ctx, account.Entry{
+		t.Append(account.Entry{
 			Kind: account.KindMachineChange, MachineID: old.ID, Detail: detail,
 		}, e.By, e.At)
+		return nil
 	})
 	return m, err
 }
 
 // SetPassword implements fleet.Store.
-func (d *DB) SetPassword(
+func (d *Store) SetPassword(
 	ctx context.Context, no string, password account.Hash, by account.Actor, at time.Time, once *account.Once,
 ) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if err := t.replayed(ctx, once); err != nil {
 			return err
 		}
-		m, err := t.machineNo(ctx, no)
+		m, err := t.lockMachine(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -288,9 +289,7 @@ func (d *DB) SetPassword(
 		if err := t.disconnect(ctx, m.ID, at); err != nil {
 			return err
 		}
-		if err := t.append(ctx, aboutMachine(account.KindMachinePassword, &m), by, at); err != nil {
-			return err
-		}
+		t.Append(aboutMachine(account.KindMachinePassword, &m), by, at)
 		return t.remember(ctx, once, nil)
 	})
 }
@@ -303,9 +302,9 @@ func aboutMachine(kind account.Kind, m *fleet.Machine) account.Entry {
 }
 
 // DeleteMachine implements fleet.Store.
-func (d *DB) DeleteMachine(ctx context.Context, no string, by account.Actor, at time.Time) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		m, err := t.machineNo(ctx, no)
+func (d *Store) DeleteMachine(ctx context.Context, no string, by account.Actor, at time.Time) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		m, err := t.lockMachine(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -326,19 +325,20 @@ func (d *DB) DeleteMachine(ctx context.Context, no string, by account.Actor, at 
 		if err := t.disconnect(ctx, m.ID, at); err != nil {
 			return err
 		}
-		return t.append(ctx, aboutMachine(account.KindMachineDelete, &m), by, at)
+		t.Append(aboutMachine(account.KindMachineDelete, &m), by, at)
+		return nil
 	})
 }
 
 // CreateProduct implements fleet.Store.
-func (d *DB) CreateProduct(ctx context.Context, n fleet.NewProduct) (p fleet.Product, err error) {
+func (d *Store) CreateProduct(ctx context.Context, n fleet.NewProduct) (p fleet.Product, err error) {
 	p = n.Product
 	p.Created = stored(n.Created)
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if err := t.replayed(ctx, n.Once); err != nil {
 			return err
 		}
-		m, err := t.machineNo(ctx, n.MachineNo)
+		m, err := t.lockMachine(ctx, n.MachineNo)
 		if err != nil {
 			return err
 		}
@@ -348,13 +348,11 @@ func (d *DB) CreateProduct(ctx context.Context, n fleet.NewProduct) (p fleet.Pro
 		}
 		// One that was deleted may stand there.
 		if _, err := t.change(ctx, `INSERT INTO products (machine_id, id, name, slot, created) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET name = excluded.name, slot = excluded.slot, created = excluded.created, deleted = 0`,
-			p.MachineID, p.ID, p.Name, p.Slot, millis(p.Created)); err != nil {
+			ON CONFLICT (machine_id, id) DO UPDATE SET name = excluded.name, slot = excluded.slot, created = excluded.created, deleted = 0`,
+			p.MachineID, p.ID, p.Name, p.Slot, Millis(p.Created)); err != nil {
 			return fmt.Errorf("creating a product: %w", err)
 		}
-		if err := t.append(ctx, aboutProduct(account.KindProductCreate, &p), n.By, n.Created); err != nil {
-			return err
-		}
+		t.Append(aboutProduct(account.KindProductCreate, &p), n.By, n.Created)
 		return t.remember(ctx, n.Once, p)
 	})
 	return p, err
@@ -362,7 +360,7 @@ func (d *DB) CreateProduct(ctx context.Context, n fleet.NewProduct) (p fleet.Pro
 
 // productID is the id that a new product of a machine gets: that one, or, for 0,
 // the next after all that there ever were.
-func (t *tx) productID(ctx context.Context, machine, id int64) (int64, error) {
+func (t *Tx) productID(ctx context.Context, machine, id int64) (int64, error) {
 	if id != 0 {
 		_, err := t.product(ctx, machine, id)
 		if err == nil {
@@ -373,7 +371,7 @@ func (t *tx) productID(ctx context.Context, machine, id int64) (int64, error) {
 		}
 		return id, err
 	}
-	if err := t.row(ctx, `SELECT coalesce(max(id), 0) + 1 FROM products WHERE machine_id = ?`, machine).
+	if err := t.Row(ctx, `SELECT coalesce(max(id), 0) + 1 FROM products WHERE machine_id = ?`, machine).
 		Scan(&id); err != nil {
 		return 0, err
 	}
@@ -384,8 +382,8 @@ func (t *tx) productID(ctx context.Context, machine, id int64) (int64, error) {
 }
 
 // product finds a product of a machine.
-func (t *tx) product(ctx context.Context, machine, id int64) (fleet.Product, error) {
-	p, err := scanProduct(t.row(ctx, selectProduct+`WHERE machine_id = ? AND id = ? AND deleted = 0`, machine, id))
+func (t *Tx) product(ctx context.Context, machine, id int64) (fleet.Product, error) {
+	p, err := scanProduct(t.Row(ctx, selectProduct+`WHERE machine_id = ? AND id = ? AND deleted = 0`, machine, id))
 	return p, notFound(err, refusal.ProductNotFound)
 }
 
@@ -397,29 +395,29 @@ func aboutProduct(kind account.Kind, p *fleet.Product) account.Entry {
 }
 
 // Products implements fleet.Store.
-func (d *DB) Products(ctx context.Context, no string, before int64, limit int) (list []fleet.Product, err error) {
-	err = d.snapshot(ctx, func(s *session) error {
+func (d *Store) Products(ctx context.Context, no string, before int64, most int) (list []fleet.Product, err error) {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
 		m, err := s.machineNo(ctx, no)
 		if err != nil {
 			return err
 		}
-		return s.each(ctx, func(row scanner) error {
+		return s.Each(ctx, func(row Scanner) error {
 			p, err := scanProduct(row)
 			list = append(list, p)
 			return err
 		}, selectProduct+`INDEXED BY products_there WHERE machine_id = ? AND deleted = 0 AND id < ?
-			ORDER BY id DESC LIMIT ?`, m.ID, upTo(before), limit)
+			ORDER BY id DESC`+Limit(most), m.ID, upTo(before))
 	})
 	return list, err
 }
 
 // ChangeProduct implements fleet.Store.
-func (d *DB) ChangeProduct(
+func (d *Store) ChangeProduct(
 	ctx context.Context, no string, id int64, e fleet.Edit[fleet.Product],
 ) (p fleet.Product, err error) {
-	err = d.write(ctx, func(ctx context.Context, t *tx) error {
-		m, err := t.machineNo(ctx, no)
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		m, err := t.lockMachine(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -435,17 +433,18 @@ func (d *DB) ChangeProduct(
 			p.Name, p.Slot, m.ID, id); err != nil {
 			return fmt.Errorf("changing a product: %w", err)
 		}
-		return t.append(ctx, account.Entry{
+		t.Append(account.Entry{
 			Kind: account.KindProductChange, MachineID: m.ID, Detail: detail,
 		}, e.By, e.At)
+		return nil
 	})
 	return p, err
 }
 
 // DeleteProduct implements fleet.Store.
-func (d *DB) DeleteProduct(ctx context.Context, no string, id int64, by account.Actor, at time.Time) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
-		m, err := t.machineNo(ctx, no)
+func (d *Store) DeleteProduct(ctx context.Context, no string, id int64, by account.Actor, at time.Time) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		m, err := t.lockMachine(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -459,15 +458,16 @@ func (d *DB) DeleteProduct(ctx context.Context, no string, id int64, by account.
 		if _, err := t.change(ctx, `UPDATE products SET deleted = 1 WHERE machine_id = ? AND id = ?`, m.ID, id); err != nil {
 			return fmt.Errorf("deleting a product: %w", err)
 		}
-		return t.append(ctx, aboutProduct(account.KindProductDelete, &p), by, at)
+		t.Append(aboutProduct(account.KindProductDelete, &p), by, at)
+		return nil
 	})
 }
 
 // Login implements fleet.Store.
-func (d *DB) Login(ctx context.Context, no string) (m fleet.Machine, hash account.Hash, err error) {
-	err = d.read(ctx, func(s *session) error {
+func (d *Store) Login(ctx context.Context, no string) (m fleet.Machine, hash account.Hash, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
 		var password []byte
-		m, err = scanMachine(s.row(context.WithoutCancel(ctx), `SELECT `+machineColumns+`, m.password_hash FROM machines m
+		m, err = scanMachine(s.Row(context.WithoutCancel(ctx), `SELECT `+machineColumns+`, m.password_hash FROM machines m
 			WHERE m.machine_no = ? AND m.deleted = 0`, no), &password)
 		copy(hash[:], password)
 		return notFound(err, refusal.MachineNotFound)
@@ -476,11 +476,14 @@ func (d *DB) Login(ctx context.Context, no string) (m fleet.Machine, hash accoun
 }
 
 // See implements fleet.Store.
-func (d *DB) See(ctx context.Context, sightings []fleet.Sighting) error {
-	return d.grouped(ctx, len(sightings), func(ctx context.Context, t *tx) error {
-		for _, s := range sightings {
+func (d *Store) See(ctx context.Context, sightings []fleet.Sighting) error {
+	return d.engine.Grouped(ctx, len(sightings), func(ctx context.Context, t *Tx) error {
+		for _, s := range slices.SortedFunc(slices.Values(sightings), byMachine) {
+			if err := t.back(ctx, &s); err != nil {
+				return err
+			}
 			if _, err := t.change(ctx, `UPDATE machines SET presence = ?, last_seen = coalesce(?, last_seen)
-				WHERE id = ? AND deleted = 0`, int(s.Presence), known(s.At), s.MachineID); err != nil {
+				WHERE id = ? AND deleted = 0`, int64(s.Presence), known(s.At), s.MachineID); err != nil {
 				return fmt.Errorf("writing who is online: %w", err)
 			}
 		}
@@ -488,16 +491,41 @@ func (d *DB) See(ctx context.Context, sightings []fleet.Sighting) error {
 	})
 }
 
+// back has a machine told everything again that has come back to a broker which
+// is not ours.
+func (t *Tx) back(ctx context.Context, s *fleet.Sighting) error {
+	if s.Presence != fleet.Heard {
+		return nil
+	}
+	var m fleet.Machine
+	var lastSeen int64
+	err := t.Row(ctx, `SELECT presence, last_seen FROM machines WHERE id = ? AND deleted = 0 FOR UPDATE`, s.MachineID).
+		Scan((*int)(&m.Presence), &lastSeen)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("writing who is online: %w", err)
+	}
+	if m.LastSeen = fromMillis(lastSeen); m.Online(s.At) && !s.Back {
+		return nil
+	}
+	return t.returned(ctx, s.MachineID, s.At)
+}
+
+// byMachine is the order in which machines are changed that are changed together.
+func byMachine(a, b fleet.Sighting) int { return cmp.Compare(a.MachineID, b.MachineID) }
+
 // known is the number that stands for a time, or NULL for the zero time.
 func known(t time.Time) sql.NullInt64 {
-	return sql.NullInt64{Int64: millis(t), Valid: !t.IsZero()}
+	return sql.NullInt64{Int64: Millis(t), Valid: !t.IsZero()}
 }
 
 // Begin implements fleet.Store.
-func (d *DB) Begin(ctx context.Context) error {
-	return d.write(ctx, func(ctx context.Context, t *tx) error {
+func (d *Store) Begin(ctx context.Context) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		if _, err := t.change(ctx, `UPDATE machines SET presence = ? WHERE presence = ?`,
-			int(fleet.Offline), int(fleet.Connected)); err != nil {
+			int64(fleet.Offline), int64(fleet.Connected)); err != nil {
 			return fmt.Errorf("writing who is online: %w", err)
 		}
 		return nil

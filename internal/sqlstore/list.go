@@ -1,9 +1,11 @@
-package sqlite
+package sqlstore
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -14,10 +16,10 @@ import (
 )
 
 // List implements redemption.Store.
-func (d *DB) List(ctx context.Context, q redemption.Query) (rows []redemption.Stored, total int64, err error) {
-	err = d.snapshot(ctx, func(s *session) error {
+func (d *Store) List(ctx context.Context, q redemption.Query) (rows []redemption.Stored, total int64, err error) {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
-		l := &lister{session: s, query: q, second: redemption.Second(q.Now).UnixMilli()}
+		l := &lister{Conn: s, dialect: d.dialect, query: q, second: redemption.Second(q.Now).UnixMilli()}
 		if err := l.chooseNames(ctx); err != nil {
 			return err
 		}
@@ -26,7 +28,7 @@ func (d *DB) List(ctx context.Context, q redemption.Query) (rows []redemption.St
 			return err
 		}
 		total = n
-		rows, err = codesByID(ctx, s, ids)
+		rows, err = d.codesByID(ctx, s, ids)
 		return err
 	})
 	if err != nil {
@@ -39,9 +41,10 @@ func (d *DB) List(ctx context.Context, q redemption.Query) (rows []redemption.St
 // page is skipped in whole blocks, and only the leaf blocks that hold the page
 // are scanned. All it reads is one snapshot.
 type lister struct {
-	*session
-	query  redemption.Query
-	second int64
+	Conn
+	dialect Dialect
+	query   redemption.Query
+	second  int64
 
 	// The names whose codes are listed: those in names, or with except all but
 	// those. Except without names is all codes, nil names without it is none.
@@ -59,6 +62,9 @@ type lister struct {
 		parent int64
 		counts map[int64]int64
 	}
+	// unfolded is, by level and block, how many codes more are in the filter's state
+	// than are counted there, since the counts are behind.
+	unfolded map[int64]map[int64]int64
 	// newest is the highest id of all codes.
 	newest int64
 }
@@ -73,22 +79,22 @@ func (l *lister) chooseNames(ctx context.Context) error {
 	case l.query.Fragment == "":
 		return nil
 	}
-	pattern := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(l.query.Fragment) + "%"
+	pattern, matches := l.dialect.Pattern(l.query.Fragment), l.dialect.Contains(`name`)
 	var all, matching int64
-	if err := l.row(ctx, `SELECT count(*), coalesce(sum(name LIKE ? ESCAPE '\'), 0) FROM redemption_names`, pattern).
+	if err := l.Row(ctx, `SELECT count(*), count(CASE WHEN `+matches+` THEN 1 END) FROM redemption_names`, pattern).
 		Scan(&all, &matching); err != nil {
 		return err
 	}
 	if matching <= all/2 {
-		return l.readNames(ctx, `SELECT id FROM redemption_names WHERE name LIKE ? ESCAPE '\'`, pattern)
+		return l.readNames(ctx, `SELECT id FROM redemption_names WHERE `+matches, pattern)
 	}
 	// Most match: it is less work to leave out the others.
 	l.except = true
-	return l.readNames(ctx, `SELECT id FROM redemption_names WHERE name NOT LIKE ? ESCAPE '\'`, pattern)
+	return l.readNames(ctx, `SELECT id FROM redemption_names WHERE NOT `+matches, pattern)
 }
 
 func (l *lister) readNames(ctx context.Context, text, pattern string) error {
-	return l.each(ctx, func(row scanner) error {
+	return l.Each(ctx, func(row Scanner) error {
 		var id int64
 		err := row.Scan(&id)
 		l.names = append(l.names, id)
@@ -103,14 +109,14 @@ func (l *lister) listed(name int64) bool { return l.inName[name] != l.except }
 // page finds the ids of the page, newest first, and how many codes there are
 // in all.
 func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error) {
-	if err := l.row(ctx, `SELECT coalesce(max(id), 0) FROM redemptions`).Scan(&l.newest); err != nil {
+	if err := l.Row(ctx, `SELECT coalesce(max(id), 0) FROM redemptions`).Scan(&l.newest); err != nil {
 		return nil, 0, err
 	}
 	exact, err := l.exact(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := l.countUnswept(ctx); err != nil {
+	if err := errors.Join(l.countUnswept(ctx), l.countUnfolded(ctx)); err != nil {
 		return nil, 0, err
 	}
 	top, err := l.blocks(ctx, topLevel, 0, math.MaxInt64)
@@ -165,16 +171,34 @@ func (l *lister) blocks(ctx context.Context, level, first, last int64) (out []bl
 			return nil, err
 		}
 	}
-	err = l.each(ctx, func(row scanner) error {
+	missing := maps.Clone(unswept) // what no row of the counts speaks of
+	for number, n := range l.unfolded[level] {
+		if missing == nil {
+			missing = map[int64]int64{}
+		}
+		missing[number] += n
+	}
+	err = l.Each(ctx, func(row Scanner) error {
 		var b block
 		if err := row.Scan(&b.number, &b.n); err != nil {
 			return err
 		}
-		if b.n += unswept[b.number]; b.n > 0 {
+		b.n += missing[b.number]
+		delete(missing, b.number)
+		if b.n > 0 {
 			out = append(out, b)
 		}
 		return nil
 	}, text, names, level, first, last)
+	added := len(out)
+	for number, n := range missing {
+		if number >= first && number <= last && n > 0 {
+			out = append(out, block{number, n})
+		}
+	}
+	if len(out) > added {
+		slices.SortFunc(out, func(a, b block) int { return cmp.Compare(b.number, a.number) })
+	}
 	return out, err
 }
 
@@ -182,7 +206,7 @@ func (l *lister) blocks(ctx context.Context, level, first, last int64) (out []bl
 // the argument that says which names; empty if there are none.
 func (l *lister) countsText() (text string, names any) {
 	where := ` AND level = ?2 AND block BETWEEN ?3 AND ?4 `
-	if len(l.unswept) == 0 {
+	if len(l.unswept) == 0 && len(l.unfolded) == 0 {
 		where += `AND (` + l.counted() + `) > 0 ` // else a block of none may hold some all the same
 	}
 	switch {
@@ -191,18 +215,18 @@ func (l *lister) countsText() (text string, names any) {
 			`ORDER BY block DESC`, allNames
 	case l.except:
 		// The names' counts are taken from those of all.
-		return `SELECT block, sum(iif(name_id = 0, 1, -1) * (` + l.counted() + `)) FROM redemption_counts
-			WHERE name_id IN (SELECT value FROM json_each(?1))` + where + `GROUP BY block ORDER BY block DESC`,
-			jsonArray(append([]int64{allNames}, l.names...))
+		in, arg := l.dialect.In(append([]int64{allNames}, l.names...))
+		return `SELECT block, CAST(sum(CASE name_id WHEN 0 THEN 1 ELSE -1 END * (` + l.counted() + `)) AS BIGINT)
+			FROM redemption_counts WHERE name_id ` + in + where + `GROUP BY block ORDER BY block DESC`, arg
 	case l.names == nil:
 		return "", nil
 	case len(l.names) == 1:
 		return `SELECT block, ` + l.counted() + ` FROM redemption_counts WHERE name_id = ?1` + where +
 			`ORDER BY block DESC`, l.names[0]
 	}
-	return `SELECT block, sum(` + l.counted() + `) FROM redemption_counts
-		WHERE name_id IN (SELECT value FROM json_each(?1))` + where + `GROUP BY block ORDER BY block DESC`,
-		jsonArray(l.names)
+	in, arg := l.dialect.In(l.names)
+	return `SELECT block, CAST(sum(` + l.counted() + `) AS BIGINT) FROM redemption_counts
+		WHERE name_id ` + in + where + `GROUP BY block ORDER BY block DESC`, arg
 }
 
 // children calls do for the children of a block, newest first, until it says
@@ -266,20 +290,21 @@ func (l *lister) state() int64 {
 	return 0
 }
 
-// passes is the filter as the clock has it, with ?1 for the second that it is.
-func (l *lister) passes() string {
+// passes adds the filter, as the clock has it, to a condition with arguments.
+func (l *lister) passes(where string, args ...any) (string, []any) {
+	second := `?` + strconv.Itoa(len(args)+1)
 	switch l.query.Filter {
 	case redemption.FilterLive:
-		return `state IN (1, 4) AND (expires = 0 OR expires >= ?1)`
+		return where + ` AND state IN (1, 4) AND (expires = 0 OR expires >= ` + second + `)`, append(args, l.second)
 	case redemption.FilterDisabled:
-		return `state = 2`
+		return where + ` AND state = 2`, args
 	case redemption.FilterUsed:
-		return `state = 3`
+		return where + ` AND state = 3`, args
 	case redemption.FilterExpired:
-		return `state IN (1, 4) AND expires > 0 AND expires < ?1`
+		return where + ` AND state IN (1, 4) AND expires > 0 AND expires < ` + second, append(args, l.second)
 	case redemption.FilterAll:
 	}
-	return `true`
+	return where, args
 }
 
 // unsweptSign is what a code that should have been swept adds to the count of
@@ -302,31 +327,77 @@ func (l *lister) countUnswept(ctx context.Context) error {
 	if sign == 0 {
 		return nil
 	}
-	add := func(sign int64) func(scanner) error {
-		return func(row scanner) error {
+	add := func(sign int64) func(Scanner) error {
+		return func(row Scanner) error {
 			var name, block, n int64
 			if err := row.Scan(&name, &block, &n); err != nil || !l.listed(name) {
 				return err
 			}
-			if l.unswept == nil {
-				l.unswept = map[int64]map[int64]int64{}
-				all := levels()
-				for _, level := range all[1:] {
-					l.unswept[level] = map[int64]int64{}
-				}
-			}
-			for level, blocks := range l.unswept {
-				blocks[block>>(level-dueLevel)] += sign * n
-			}
+			first := block << dueLevel // any id of the block will do
+			addBlocks(&l.unswept, Change{First: first, Last: first, N: sign * n}, aboveLeaves())
 			return nil
 		}
 	}
-	if err := l.each(ctx, add(sign), `SELECT name_id, block, sum(enabled) FROM redemption_due
-		WHERE expires < ? AND enabled > 0 GROUP BY 1, 2`, l.second); err != nil {
+	if err := l.Each(ctx, add(sign), `SELECT name_id, block, CAST(sum(enabled) AS BIGINT) FROM redemption_due
+		WHERE expires < ? AND enabled <> 0 GROUP BY 1, 2`, l.second); err != nil {
 		return err
 	}
-	return l.each(ctx, add(-sign), fmt.Sprintf(`SELECT name_id, id >> %d, count(*) FROM redemptions
-		WHERE %s GROUP BY 1, 2`, dueLevel, tooEarly), l.second)
+	return l.Each(ctx, add(-sign), fmt.Sprintf(`SELECT name_id, id >> %d, count(*) FROM redemptions
+		WHERE state = 4 AND expires >= ? GROUP BY 1, 2`, dueLevel), l.second)
+}
+
+// countUnfolded reads what the counts do not say yet.
+func (l *lister) countUnfolded(ctx context.Context) error {
+	sign := l.unsweptSign()
+	return l.dialect.Unfolded(ctx, l.Conn, func(ch Change) error {
+		if !l.listed(ch.Name) {
+			return nil
+		}
+		if ch.State == stateEnabled && ch.Expires > 0 && ch.Expires < l.second { // it is not in redemption_due either
+			ch := ch
+			ch.N *= sign
+			addBlocks(&l.unswept, ch, aboveLeaves())
+		}
+		if l.counts(ch.State) {
+			all := levels()
+			addBlocks(&l.unfolded, ch, all[:])
+		}
+		return nil
+	})
+}
+
+// addBlocks adds a change to the counts of blocks at some levels.
+func addBlocks(counts *map[int64]map[int64]int64, ch Change, levels []int64) {
+	if ch.N == 0 {
+		return
+	}
+	if *counts == nil {
+		*counts = map[int64]map[int64]int64{}
+		for _, level := range levels {
+			(*counts)[level] = map[int64]int64{}
+		}
+	}
+	for level, blocks := range *counts {
+		for b := ch.First >> level; b <= ch.Last>>level; b++ {
+			blocks[b] += ch.N * ch.within(b, level)
+		}
+	}
+}
+
+// counts reports whether the filter adds up the count of that state.
+func (l *lister) counts(state int64) bool {
+	switch l.query.Filter {
+	case redemption.FilterLive:
+		return state == stateEnabled
+	case redemption.FilterDisabled:
+		return state == stateDisabled
+	case redemption.FilterUsed:
+		return state == stateUsed
+	case redemption.FilterExpired:
+		return state == stateExpired
+	case redemption.FilterAll:
+	}
+	return true
 }
 
 // unsweptLeaves is unswept for the leaves of one block.
@@ -335,7 +406,7 @@ func (l *lister) unsweptLeaves(ctx context.Context, parent int64) (map[int64]int
 		return l.leaves.counts, nil
 	}
 	leaves := map[int64]int64{}
-	err := l.each(ctx, func(row scanner) error {
+	err := l.Each(ctx, func(row Scanner) error {
 		var id, name, state int64
 		if err := row.Scan(&id, &name, &state); err != nil || !l.listed(name) {
 			return err
@@ -360,7 +431,8 @@ func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
 		return nil, nil
 	}
 	find := func(where string, arg any) error {
-		return l.each(ctx, func(row scanner) error {
+		where, args := l.passes(where, arg)
+		return l.Each(ctx, func(row Scanner) error {
 			var id, name int64
 			if err := row.Scan(&id, &name); err != nil {
 				return err
@@ -369,16 +441,16 @@ func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
 				ids = append(ids, id)
 			}
 			return nil
-		}, `SELECT id, name_id FROM redemptions WHERE `+where+` AND `+l.passes(), l.second, arg)
+		}, `SELECT id, name_id FROM redemptions WHERE `+where, args...)
 	}
 	if l.query.ID != 0 {
-		if err := find(`id = ?2`, l.query.ID); err != nil {
+		if err := find(`id = ?1`, l.query.ID); err != nil {
 			return nil, err
 		}
 	}
 	if l.query.Indexes != nil {
 		var epoch int64
-		if err := l.row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&epoch); err != nil {
+		if err := l.Row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&epoch); err != nil {
 			return nil, err
 		}
 		if epoch != l.query.Epoch {
@@ -386,7 +458,7 @@ func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
 		}
 	}
 	for _, index := range l.query.Indexes {
-		if err := find(`key_index = ?2`, index); err != nil {
+		if err := find(`key_index = ?1`, index); err != nil {
 			return nil, err
 		}
 	}
@@ -427,34 +499,35 @@ func (l *lister) scan(ctx context.Context, leaf, first int64, do func(id int64) 
 	if len(l.names) == 1 && !l.except {
 		only = l.names[0]
 	}
-	return l.each(ctx, func(row scanner) error {
+	where, args := l.passes(`id BETWEEN ?1 AND ?2 AND (CAST(?3 AS BIGINT) = 0 OR name_id = ?3)`,
+		max(first, leaf<<leafLevel), (leaf+1)<<leafLevel-1, only)
+	return l.Each(ctx, func(row Scanner) error {
 		var id, name int64
 		if err := row.Scan(&id, &name); err != nil {
 			return err
 		}
 		if l.listed(name) && do(id) {
-			return errEnough
+			return ErrEnough
 		}
 		return nil
-	}, `SELECT id, name_id FROM redemptions
-		WHERE id BETWEEN ?2 AND ?3 AND (?4 = 0 OR name_id = ?4) AND `+l.passes()+` ORDER BY id DESC`,
-		l.second, max(first, leaf<<leafLevel), (leaf+1)<<leafLevel-1, only)
+	}, `SELECT id, name_id FROM redemptions WHERE `+where+` ORDER BY id DESC`, args...)
 }
 
 // follow is scan for all codes in the state, of whatever name, from a leaf block
-// on to the oldest: the index leads from one to the next.
-func (l *lister) follow(ctx context.Context, leaf, state int64, do func(id int64) (enough bool)) error {
-	return l.each(ctx, func(row scanner) error {
+// on, most of them at most: the index leads from one to the next.
+func (l *lister) follow(ctx context.Context, leaf, state, most int64, do func(id int64) (enough bool)) error {
+	return l.Each(ctx, func(row Scanner) error {
 		var id int64
 		if err := row.Scan(&id); err != nil {
 			return err
 		}
 		if do(id) {
-			return errEnough
+			return ErrEnough
 		}
 		return nil
 	}, `SELECT id FROM redemptions INDEXED BY redemptions_state
-		WHERE state = ?1 AND state <> 1 AND id <= ?2 ORDER BY id DESC`, state, (leaf+1)<<leafLevel-1)
+		WHERE state = `+strconv.FormatInt(state, 10)+` AND state <> 1 AND id <= ?1 ORDER BY id DESC`+Limit((most|leafSize-1)+1),
+		(leaf+1)<<leafLevel-1)
 }
 
 // walk goes down the tree, newest first, and collects ids.
@@ -482,7 +555,7 @@ func (w *walk) visit(ctx context.Context, b block, level int64) (enough bool, er
 			return len(w.ids) >= w.want
 		}
 		if state := w.state(); state != 0 && w.except && w.names == nil {
-			return true, w.follow(ctx, b.number, state, take)
+			return true, w.follow(ctx, b.number, state, w.skip+int64(w.want-len(w.ids)), take)
 		}
 		err = w.scan(ctx, b.number, 0, take)
 	default:
@@ -492,26 +565,21 @@ func (w *walk) visit(ctx context.Context, b block, level int64) (enough bool, er
 }
 
 // codesByID reads codes, newest first.
-func codesByID(ctx context.Context, s *session, ids []int64) (codes []redemption.Stored, err error) {
+func (d *Store) codesByID(ctx context.Context, s Conn, ids []int64) (codes []redemption.Stored, err error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	err = s.each(ctx, func(row scanner) error {
+	in, arg := d.dialect.In(ids)
+	err = s.Each(ctx, func(row Scanner) error {
 		c, _, err := scanCode(row)
 		codes = append(codes, c)
 		return err
-	}, selectCode+`WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id DESC`, jsonArray(ids))
+	}, selectCode+`WHERE r.id `+in+` ORDER BY r.id DESC`, arg)
 	return codes, err
 }
 
-// jsonArray writes numbers for json_each to read.
-func jsonArray(numbers []int64) string {
-	b := []byte{'['}
-	for i, n := range numbers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendInt(b, n, 10)
-	}
-	return string(append(b, ']'))
+// LikeAnywhere is the pattern of LIKE for texts that contain the fragment, with \
+// as the escape.
+func LikeAnywhere(fragment string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(fragment) + "%"
 }

@@ -1,0 +1,174 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/config"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/pickup"
+	"github.com/scrip-codes/scrip/internal/postgres"
+	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/sqlite"
+)
+
+// engine is an open database, of either kind.
+type engine interface {
+	account.Store
+	redemption.Store
+	fleet.Store
+	pickup.Store
+	delivery.Store
+	Keys() *keyring.Keys
+	Rotate(ctx context.Context, progress func(done, total int64)) error
+	Ping(ctx context.Context) error
+	Close() error
+}
+
+// openEngine opens the database that the configuration names, and brings its
+// schema up to date.
+func openEngine(ctx context.Context, c *config.Config, secrets []string, onCommit func(int, time.Duration)) (engine, error) {
+	if !c.Embedded() {
+		db, err := postgres.Open(ctx, postgres.Options{URL: c.Postgres.Reveal(), Secrets: secrets, Now: now, OnCommit: onCommit})
+		if err != nil {
+			return nil, err // not a nil *postgres.DB in an engine
+		}
+		return db, nil
+	}
+	db, err := sqlite.Open(ctx, sqlite.Options{Path: c.Database, Secrets: secrets, Now: now, OnCommit: onCommit})
+	if err != nil {
+		return nil, err
+	}
+	return db, nil
+}
+
+// shared is what a database that several servers may share can do beside.
+type shared interface {
+	// Duty reports whether holder is to do the work of that name, for a time.
+	Duty(ctx context.Context, name, holder string, lasting time.Duration) (bool, error)
+	// Resign gives up a duty.
+	Resign(ctx context.Context, name, holder string) error
+	// Checkpoint ties the ledger's lanes together.
+	Checkpoint(ctx context.Context) error
+}
+
+// brokerDuty is that of the one server with a broker in it, and how long it lasts
+// unless it is taken again.
+const (
+	brokerDuty     = "mqtt broker"
+	brokerDutyFor  = 6 * time.Second
+	brokerDutyWait = 15 * time.Second
+)
+
+// duties are this server's share of the work that one of several does.
+type duties struct {
+	db     shared // nil: there is no other server
+	holder string
+}
+
+func newDuties(db engine) *duties {
+	s, _ := db.(shared)
+	return &duties{db: s, holder: rand.Text()}
+}
+
+// once returns do for one server at a time: it does nothing while another does it.
+// Every is how often that is tried.
+func (d *duties) once(name string, every time.Duration, do func(context.Context) error) func(context.Context) error {
+	if d.db == nil {
+		return do
+	}
+	return func(ctx context.Context) error {
+		mine, err := d.db.Duty(ctx, name, d.holder, 3*every)
+		if err != nil || !mine {
+			return err
+		}
+		return do(ctx)
+	}
+}
+
+// takeBroker waits until no other server has a broker in it: the machines are
+// connected to one, or to one beside them all.
+func (d *duties) takeBroker(ctx context.Context) error {
+	if d.db == nil {
+		return nil
+	}
+	// Another one may have ended a moment ago without saying so.
+	until := now().Add(brokerDutyWait)
+	tick := time.NewTicker(brokerDutyFor / 6)
+	defer tick.Stop()
+	for {
+		mine, err := d.db.Duty(ctx, brokerDuty, d.holder, brokerDutyFor)
+		if err != nil || mine {
+			return err
+		}
+		if now().After(until) {
+			return errors.New("SCRIP_MQTT_ADDR: another server of this database has the MQTT broker in it: " +
+				"set SCRIP_MQTT_URL on all of them to use a broker beside them, or SCRIP_MQTT_ADDR=off on this one")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// keepBroker keeps the duty until ctx ends, and gives it up. It calls lost if
+// another server has taken it, since this one had not been heard of.
+func (d *duties) keepBroker(ctx context.Context, lost func(error)) {
+	if d.db == nil {
+		return
+	}
+	tick := time.NewTicker(brokerDutyFor / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokerDutyFor)
+			defer cancel()
+			_ = d.db.Resign(ctx, brokerDuty, d.holder) // else it ends by itself
+			return
+		}
+		if mine, err := d.db.Duty(ctx, brokerDuty, d.holder, brokerDutyFor); err == nil && !mine {
+			lost(fmt.Errorf("another server of this database has taken over the MQTT broker, since this one could not reach the database for %v", brokerDutyFor))
+			return
+		}
+	}
+}
+
+type migrateCommand struct{}
+
+// Help is shown with the command's flags.
+func (*migrateCommand) Help() string {
+	return "Servers do that when they start. By itself it is for upgrades of several servers: those of the version before go on meanwhile."
+}
+
+// Run brings the database's schema up to date.
+func (*migrateCommand) Run(ctx context.Context, p *program) error {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	var from, to int64
+	if c.Embedded() {
+		from, to, err = sqlite.Migrate(ctx, c.Database)
+	} else {
+		from, to, err = postgres.Migrate(ctx, c.Postgres.Reveal())
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Database, err)
+	}
+	if from >= to {
+		_, err = fmt.Fprintf(p.Stdout, "The schema of %s is up to date: version %d.\n", c.Database, from)
+		return err
+	}
+	_, err = fmt.Fprintf(p.Stdout, "Brought the schema of %s from version %d to %d.\n", c.Database, from, to)
+	return err
+}

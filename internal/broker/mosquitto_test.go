@@ -1,0 +1,114 @@
+package broker_test
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/pickup"
+	"github.com/scrip-codes/scrip/internal/rig"
+	"github.com/scrip-codes/scrip/internal/wire"
+)
+
+// walls is the access control file of docs/brokers.md.
+const walls = `user scrip
+topic write /clients/+
+topic read /server/app
+
+pattern read /clients/%u
+pattern write /server/app
+`
+
+// TestMosquittoWalls: with the configuration of docs/brokers.md a machine needs its
+// password, and is kept from what is not its own. Machines have a listener of
+// their own there, on which a client id is the username, whatever they say.
+func TestMosquittoWalls(t *testing.T) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	machines := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const scripPassword, ownPassword, otherPassword = "scrip's p@ssword", "own", "other"
+	m := mosquitto(t, rig.MosquittoOptions{
+		Users: map[string]string{"scrip": scripPassword, "16327138": ownPassword, "16327139": otherPassword},
+		ACL:   walls,
+		Config: fmt.Sprintf("listener %s 127.0.0.1\nuse_username_as_clientid true\n",
+			machines[strings.LastIndexByte(machines, ':')+1:]),
+	})
+	r := outside(t, strings.Replace(m.URL(), "mqtt://", "mqtt://scrip:scrip%27s%20p%40ssword@", 1))
+	r.address = machines
+	if log := r.logs.text(); strings.Contains(log, "ssword") || !strings.Contains(log, "shared=true") {
+		t.Errorf("the log: %s", log)
+	}
+	own, other := r.machine("16327138", "Asia/Shanghai"), r.machine("16327139", "Asia/Shanghai")
+	own.password, other.password = ownPassword, otherPassword
+	p, q := r.connect(version3{}, own, login{clientID: "anything"}), r.connect(version3{}, other, login{})
+
+	wrong := *own
+	wrong.password = otherPassword
+	if _, reason := (version3{}).dial(r.world, login{no: wrong.No, password: wrong.password}); reason == 0 {
+		t.Error("a machine comes in with another one's password")
+	}
+	if _, reason := (version3{}).dial(r.world, login{}); reason == 0 {
+		t.Error("somebody comes in without a name")
+	}
+	// Nobody ends another one's session with its client id.
+	intruder, reason := version3{}.dial(r.world, login{no: other.No, password: other.password, clientID: own.No})
+	if reason != 0 {
+		t.Fatalf("connecting: %#x", reason)
+	}
+	q.ended() // it is the other's second connection
+	q = intruder
+	if got := q.subscribe(topicOf(other), 1); got != 1 {
+		t.Fatalf("subscribing: %#x", got)
+	}
+	p.alive(own)
+
+	for _, filter := range []string{
+		topicOf(own), "/clients/+", "/clients/#", "#", "/server/app", "$share/scrip//server/app", "$share/x/" + topicOf(own), "$SYS/#",
+	} {
+		q.subscribe(filter, 1) // Mosquitto lets it, and what it hears is what counts
+	}
+	// It is acknowledged, and goes nowhere.
+	forged := wire.Create{
+		Head: r.head(own), ID: 99, ProductID: 1, Code: "12345678", Quantity: 3,
+		Expires: r.clock.Now().Add(time.Hour), Zone: time.UTC,
+	}.Encode(r.style())
+	for _, topic := range []string{topicOf(own), "/clients/x", "/server/apps", "$SYS/brokers/x/clients/y/connected"} {
+		if _, err := q.publish(message{topic: topic, qos: 1, payload: forged}); err != nil {
+			t.Errorf("publishing to %s: %v", topic, err)
+		}
+	}
+	for range 5 { // nor does anything get lost on its way to Scrip
+		c := r.code(own)
+		p.wantAbout(wire.MethodCreate, c)
+		p.send(r.put(own, c.ID))
+		r.wantDelivery(c, pickup.Received)
+	}
+	mark := r.code(other)
+	q.wantAbout(wire.MethodCreate, mark) // and nothing before it, of all that it has asked for
+	if got := r.metric("scrip_mqtt_uplinks_dropped_total", "malformed") + r.metric("scrip_mqtt_uplinks_dropped_total", "foreign"); got != 0 {
+		t.Errorf("%v messages came where they do not belong", got)
+	}
+}
+
+// TestExternalWrongPassword: a broker that does not let Scrip in is said to, and
+// the password is not.
+func TestExternalWrongPassword(t *testing.T) {
+	m := mosquitto(t, rig.MosquittoOptions{Users: map[string]string{"scrip": "right"}})
+	w := newDatabase(t)
+	r := w.disconnected(strings.Replace(m.URL(), "mqtt://", "mqtt://scrip:wrong-wrong@", 1), nil)
+	r.eventually("a complaint", func() bool {
+		return strings.Contains(r.logs.text(), "bad user name or password") ||
+			strings.Contains(r.logs.text(), "not authorized")
+	})
+	if strings.Contains(r.logs.text(), "wrong-wrong") {
+		t.Errorf("the log: %s", r.logs.text())
+	}
+}

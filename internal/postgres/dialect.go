@@ -1,0 +1,198 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/sqlstore"
+)
+
+// dialect is what is PostgreSQL's own in what the engines share.
+type dialect struct{ d *DB }
+
+var _ sqlstore.Dialect = dialect{}
+
+// Position implements sqlstore.Dialect.
+func (dialect) Position() string { return `id` }
+
+// Lane implements sqlstore.Dialect.
+func (dialect) Lane() string { return `lane` }
+
+// Seq implements sqlstore.Dialect.
+func (dialect) Seq() string { return `seq` }
+
+// In implements sqlstore.Dialect.
+func (dialect) In(ids []int64) (text string, arg any) { return `= ANY(CAST(?1 AS BIGINT[]))`, ids }
+
+const (
+	upper = `ABCDEFGHIJKLMNOPQRSTUVWXYZ`
+	lower = `abcdefghijklmnopqrstuvwxyz`
+)
+
+// Contains implements sqlstore.Dialect. What lower and ILIKE do depends on the
+// database's locale.
+func (dialect) Contains(column string) string {
+	return `translate(` + column + `, '` + upper + `', '` + lower + `') LIKE ? ESCAPE '\'`
+}
+
+// Pattern implements sqlstore.Dialect.
+func (dialect) Pattern(fragment string) string {
+	return sqlstore.LikeAnywhere(strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, fragment))
+}
+
+// Salt implements sqlstore.Dialect.
+func (dialect) Salt() string { return `SELECT value FROM key_salt` }
+
+// NextUser implements sqlstore.Dialect. The row of the counter is locked until
+// the transaction ends, so that no id is left out.
+func (dialect) NextUser(ctx context.Context, t *sqlstore.Tx) (id int64, err error) {
+	err = t.Row(ctx, `UPDATE counters SET value = value + 1 WHERE name = 'users' RETURNING value`).Scan(&id)
+	return id, err
+}
+
+// InsertCodes implements sqlstore.Dialect. The ids are taken beside the
+// transaction, so that those who issue do not wait for each other; if it fails
+// they are left out.
+func (l dialect) InsertCodes(ctx context.Context, t *sqlstore.Tx, b *redemption.Batch, name int64) (first int64, err error) {
+	if err := unindexed(ctx, t, b); err != nil {
+		return 0, err
+	}
+	n := int64(len(b.Keys))
+	if err := l.d.side.QueryRow(ctx, `UPDATE counters SET value = value + $1 WHERE name = 'redemptions' RETURNING value - $1 + 1`,
+		n).Scan(&first); err != nil {
+		return 0, fmt.Errorf("taking ids: %w", err)
+	}
+	created, expires := b.Created.UnixMilli(), sqlstore.Millis(b.Expires)
+	s, ok := t.Driver.(*session)
+	if !ok {
+		return 0, fmt.Errorf("%T is no connection of this engine", t.Driver)
+	}
+	_, err = s.conn.CopyFrom(s.ctx, pgx.Identifier{"redemptions"},
+		[]string{"id", "name_id", "user_id", "state", "quota", "created", "expires", "key_index", "sealed"},
+		pgx.CopyFromSlice(len(b.Keys), func(i int) ([]any, error) {
+			k := &b.Keys[i]
+			return []any{first + int64(i), name, b.Creator.ID, int64(1), b.Quota, created, expires, k.Indexes[0], k.Sealed}, nil
+		}))
+	return first, err
+}
+
+// unindexed is sqlstore.Tx.Unindexed for a whole batch.
+func unindexed(ctx context.Context, t *sqlstore.Tx, b *redemption.Batch) error {
+	var older [][]byte
+	for i := range b.Keys {
+		older = append(older, b.Keys[i].Indexes[1:]...)
+	}
+	if older == nil {
+		return nil
+	}
+	var id int64
+	err := t.Row(ctx, `SELECT id FROM redemptions WHERE key_index = ANY(CAST(? AS BYTEA[])) LIMIT 1`, older).Scan(&id)
+	if err == nil {
+		return fmt.Errorf("code %d has one of those keys", id)
+	}
+	return ifAny(err)
+}
+
+// Claim implements sqlstore.Dialect: who claims the same request waits for the
+// row.
+func (dialect) Claim(ctx context.Context, t *sqlstore.Tx, once *account.Once) error {
+	_, err := t.Exec(ctx, `INSERT INTO answers (scope, caller, refused, request, answer, at) VALUES (?, ?, 0, ?, ?, ?)
+		ON CONFLICT (scope) DO UPDATE SET scope = excluded.scope`,
+		once.Scope[:], once.Caller, once.Request[:], []byte{}, once.At.UnixMilli())
+	return err
+}
+
+// Alone implements sqlstore.Dialect: whoever commits has a lane.
+func (dialect) Alone(ctx context.Context, t *sqlstore.Tx) error {
+	if _, err := t.Exec(ctx, `SELECT lane FROM ledger_heads ORDER BY lane FOR UPDATE`); err != nil {
+		return fmt.Errorf("waiting for all who write: %w", err)
+	}
+	t.Alone = true
+	return t.Row(ctx, selectEpoch).Scan(&t.Epoch)
+}
+
+// Newest implements delivery.Store. Since does not go by ids: of two that are
+// written at the same time the higher may be there first.
+func (d *DB) Newest(ctx context.Context) (id int64, err error) {
+	return 0, d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error { return t.DropDisconnects(ctx) })
+}
+
+// Since implements delivery.Store: each entry is listed to the first who asks.
+func (d *DB) Since(ctx context.Context, _ int64, most int) (items []delivery.Item, err error) {
+	var some bool
+	if err := d.Read(ctx, func(s sqlstore.Conn) error {
+		return s.Row(ctx, `SELECT EXISTS (SELECT 1 FROM outbox WHERE pending = 1)`).Scan(&some)
+	}); err != nil || !some {
+		return nil, err
+	}
+	err = d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error {
+		items, t.Wrote = nil, true
+		return t.Each(ctx, func(row sqlstore.Scanner) error {
+			i, err := sqlstore.ScanItem(row)
+			items = append(items, i)
+			return err
+		}, `UPDATE outbox SET pending = 0 WHERE pending = 1 AND id IN
+			(SELECT id FROM outbox WHERE pending = 1 ORDER BY id`+sqlstore.Limit(most)+`) RETURNING `+sqlstore.ItemColumns)
+	})
+	slices.SortFunc(items, func(a, b delivery.Item) int { return cmp.Compare(a.ID, b.ID) })
+	return items, err
+}
+
+// createKeys makes the keys and the ledger's heads of an empty database.
+func (d *DB) createKeys(ctx context.Context) error {
+	var there bool
+	if err := d.Read(ctx, func(s sqlstore.Conn) error {
+		return s.Row(ctx, `SELECT EXISTS (`+selectEpoch+`)`).Scan(&there)
+	}); err != nil || there {
+		return err
+	}
+	keys, ledgerKey := d.Keys().Create()
+	chain := account.NewChain(ledgerKey)
+	err := d.retry(ctx, func(s *session) error {
+		return pgx.BeginFunc(s.ctx, s.conn, func(pgx.Tx) error {
+			t := d.Tx(sqlstore.Conn{Driver: s}, 0)
+			// Another process may be first: this waits for it.
+			n, err := t.Exec(s.ctx, `INSERT INTO settings (name, value) VALUES ('keys_made', 1) ON CONFLICT DO NOTHING`)
+			if err != nil || n == 0 {
+				return err
+			}
+			if err := d.insertLanes(s, chain); err != nil {
+				return err
+			}
+			if _, err := t.Exec(s.ctx, `INSERT INTO key_salt (value) VALUES (?)`, keys.Salt); err != nil {
+				return err
+			}
+			return t.PutKeys(s.ctx, keys)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("making the data keys: %w", err)
+	}
+	return nil
+}
+
+func (d *DB) insertLanes(s *session, chain *account.Chain) error {
+	var errs []error
+	for lane := range int64(lanes) {
+		head := account.Head{Lane: lane + 1, MAC: []byte{}}
+		chain.SealHead(&head)
+		_, err := s.Exec(s.ctx, `INSERT INTO ledger_heads (lane, count, mac, seal) VALUES (?, 0, ?, ?)`,
+			head.Lane, head.MAC, head.Seal)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,195 @@
+package sqlstore
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+)
+
+const (
+	// auditStep is how many entries Audit reads at once, so that a long walk
+	// does not hold back the write-ahead log.
+	auditStep = 20_000
+	// widestRange bounds how many ids apart the first and last code of an entry
+	// are: neither a batch nor a step of Purge is wider.
+	widestRange = 1 << 14
+)
+
+// selectEntry is how entries are read.
+func (d *Store) selectEntry() string {
+	return `SELECT ` + d.dialect.Position() + `, ` + d.dialect.Lane() + `, ` + d.dialect.Seq() + `, at, kind, actor_id,
+		address, account_id, machine_id, first_id, last_id, count, amount, detail, mac FROM ledger `
+}
+
+func scanEntry(row Scanner) (account.Entry, error) {
+	var e account.Entry
+	var at int64
+	err := row.Scan(&e.ID, &e.Lane, &e.Seq, &at, (*string)(&e.Kind), &e.ActorID, &e.Address, &e.AccountID, &e.MachineID, &e.FirstID,
+		&e.LastID, &e.Count, &e.Amount, &e.Detail, &e.MAC)
+	e.At = time.UnixMilli(at)
+	return e, err
+}
+
+// Ledger implements account.Store.
+func (d *Store) Ledger(ctx context.Context, f account.LedgerFilter) (entries []account.Entry, err error) {
+	text, args := d.ledgerQuery(f)
+	err = d.engine.Read(ctx, func(s Conn) error {
+		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
+			e, err := scanEntry(row)
+			entries = append(entries, e)
+			return err
+		}, text, args...)
+	})
+	return entries, err
+}
+
+// ledgerQuery writes the query as a union of arms, each of which walks one
+// index from its end and stops at the limit. Times beside a user, a code or a machine
+// only choose among that one's entries.
+func (d *Store) ledgerQuery(f account.LedgerFilter) (text string, args []any) {
+	type arm struct {
+		where string
+		args  []any
+	}
+	arms := []arm{{where: `true`}}
+	and := func(more ...arm) {
+		var product []arm
+		for _, a := range arms {
+			for _, b := range more {
+				product = append(product, arm{a.where + ` AND ` + b.where, append(slices.Clone(a.args), b.args...)})
+			}
+		}
+		arms = product
+	}
+	position := d.dialect.Position()
+	order := position + ` DESC`
+	if f.CodeID != 0 {
+		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id = 0`, []any{f.CodeID}},
+			arm{
+				`machine_id = 0 AND first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
+				[]any{f.CodeID - widestRange, f.CodeID, f.CodeID},
+			})
+	}
+	if f.PickupID != 0 {
+		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id > 0`, []any{f.PickupID}})
+	}
+	if f.MachineID != 0 {
+		and(arm{`machine_id = ? AND machine_id > 0`, []any{f.MachineID}})
+	}
+	about := f.CodeID != 0 || f.PickupID != 0 || f.MachineID != 0
+	switch {
+	case f.UserID > 0:
+		and(arm{`actor_id = ?`, []any{f.UserID}},
+			arm{`account_id = ? AND account_id > 0 AND account_id <> actor_id`, []any{f.UserID}})
+	case f.UserID < 0:
+		and(arm{`actor_id = 0`, nil})
+	case !about && (!f.From.IsZero() || !f.To.IsZero()):
+		order = `at DESC, ` + order // which is not quite that of seq: clocks are set back, and redeems wait
+	}
+	if !f.From.IsZero() {
+		and(arm{`at >= ?`, []any{f.From.UnixMilli()}})
+	}
+	if !f.To.IsZero() {
+		and(arm{`at < ?`, []any{f.To.UnixMilli()}})
+	}
+	switch {
+	case f.Before > 0 && order == position+` DESC`:
+		and(arm{position + ` < ?`, []any{f.Before}})
+	case f.Before > 0:
+		and(arm{
+			`(at, ` + position + `) < (coalesce((SELECT at FROM ledger WHERE ` + position + ` = ?), ` +
+				strconv.FormatInt(math.MaxInt64, 10) + `), ?)`,
+			[]any{f.Before, f.Before},
+		})
+	}
+	var union []string
+	for _, a := range arms {
+		union = append(union, `SELECT * FROM (SELECT `+position+` FROM ledger WHERE `+a.where+
+			` ORDER BY `+order+Limit(f.Limit)+`) AS arm`)
+		args = append(args, a.args...)
+	}
+	return d.selectEntry() + `WHERE ` + position + ` IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY ` + order +
+		Limit(f.Limit), args
+}
+
+// Heads implements account.Store.
+func (d *Store) Heads(ctx context.Context) (heads []account.Head, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
+		heads, err = ReadHeads(context.WithoutCancel(ctx), s)
+		return err
+	})
+	return heads, err
+}
+
+// ReadHeads reads the ends of all lanes.
+func ReadHeads(ctx context.Context, s Conn) (heads []account.Head, err error) {
+	err = s.Each(ctx, func(row Scanner) error {
+		var h account.Head
+		err := row.Scan(&h.Lane, &h.Count, &h.MAC, &h.Seal)
+		heads = append(heads, h)
+		return err
+	}, `SELECT lane, count, mac, seal FROM ledger_heads ORDER BY lane`)
+	return heads, err
+}
+
+// Audit implements account.Store. It walks the entries in steps, each a short
+// read, which an append-only table with one writer allows; the last of them, the
+// heads and the balances come from one state.
+func (d *Store) Audit(ctx context.Context, a account.Auditor) error {
+	var after int64
+	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := d.engine.Snapshot(ctx, func(s Conn) (err error) {
+			after, more, err = d.AuditStep(context.WithoutCancel(ctx), s, a, after)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AuditStep walks the next entries behind the one at the position after, and
+// reports where that ended and whether there are more; with the last of them it
+// walks the heads and balances.
+func (d *Store) AuditStep(ctx context.Context, s Conn, a account.Auditor, after int64) (last int64, more bool, err error) {
+	n := 0
+	position := d.dialect.Position()
+	if err := s.Each(ctx, func(row Scanner) error {
+		e, err := scanEntry(row)
+		if err != nil {
+			return err
+		}
+		n, after = n+1, e.ID
+		return a.Entry(e)
+	}, d.selectEntry()+`WHERE `+position+` > ? ORDER BY `+position+Limit(auditStep), after); err != nil {
+		return 0, false, err
+	}
+	if n == auditStep {
+		return after, true, nil
+	}
+	heads, err := ReadHeads(ctx, s)
+	if err != nil {
+		return 0, false, err
+	}
+	for _, h := range heads {
+		if err := a.Head(h); err != nil {
+			return 0, false, err
+		}
+	}
+	return after, false, s.Each(ctx, func(row Scanner) error {
+		var id, quota int64
+		if err := row.Scan(&id, &quota); err != nil {
+			return err
+		}
+		return a.Balance(id, quota)
+	}, `SELECT id, quota FROM users ORDER BY id`)
+}
