@@ -40,7 +40,7 @@ type Service struct {
 	renewals *guess.Limiter
 	hasher   *hasher
 	// lastGuesses is held while a password is checked that may be the last.
-	lastGuesses sync.Mutex
+	lastGuesses sync.RWMutex
 }
 
 // NewService returns the use cases over store. Logins that fail count against
@@ -126,9 +126,14 @@ func (s *Service) checkPassword(ctx context.Context, username, password string, 
 	if err := s.logins.Admit(ctx, subjects...); err != nil {
 		return User{}, err
 	}
-	// The last guesses are checked one after the other: so none is made over the
-	// limit, and a right password, which uses nothing up, only waits.
-	if s.logins.Left(subjects...) <= hashesAtOnce {
+	// The last guesses are checked one after the other, once those are done that
+	// were not the last: so none is made over the limit, and a right password, which
+	// uses nothing up, only waits.
+	s.lastGuesses.RLock()
+	if s.logins.Left(subjects...) > hashesAtOnce {
+		defer s.lastGuesses.RUnlock()
+	} else {
+		s.lastGuesses.RUnlock()
 		s.lastGuesses.Lock()
 		defer s.lastGuesses.Unlock()
 		// Asked again now that it is this one's turn: all who waited with it were

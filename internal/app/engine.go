@@ -63,7 +63,7 @@ type shared interface {
 const (
 	brokerDuty     = "mqtt broker"
 	brokerDutyFor  = 6 * time.Second
-	brokerDutyWait = 15 * time.Second
+	brokerDutyWait = 10 * time.Second
 )
 
 // duties are this server's share of the work that one of several does.

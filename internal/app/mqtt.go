@@ -36,8 +36,8 @@ type machines struct {
 	relay  *delivery.Relay
 
 	stopBroker func() error
-	stopJobs context.CancelFunc
-	jobs     sync.WaitGroup
+	stopJobs   context.CancelFunc
+	jobs       sync.WaitGroup
 }
 
 func newMachines(s *store, c *config.Config, log *slog.Logger, logins *guess.Limiter) *machines {

@@ -373,7 +373,7 @@ func TestExternalRestart(t *testing.T) {
 func TestExternalReplicas(t *testing.T) {
 	m := mosquitto(t, rig.MosquittoOptions{})
 	a := outside(t, m.URL())
-	b := a.world.replica(m.URL(), nil)
+	b := a.replica(m.URL(), nil)
 	sent := func(r *replica) float64 { return r.metric("scrip_mqtt_messages_sent_total") }
 
 	const machines, each = 4, 8

@@ -83,7 +83,7 @@ type Flags struct {
 
 // Config is the settings, checked.
 type Config struct {
-	DataDir  string
+	DataDir string
 	// Database is the path of the SQLite file or, for people to read, the address of
 	// the PostgreSQL database without its password.
 	Database string

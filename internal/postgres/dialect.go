@@ -116,6 +116,12 @@ func (dialect) Claim(ctx context.Context, t *sqlstore.Tx, once *account.Once) er
 	return err
 }
 
+// LockCodes implements sqlstore.Dialect.
+func (dialect) LockCodes(ctx context.Context, t *sqlstore.Tx, indexes [][]byte) error {
+	_, err := t.Exec(ctx, `SELECT id FROM redemptions WHERE key_index = ANY(CAST(? AS BYTEA[])) ORDER BY id FOR UPDATE`, indexes)
+	return err
+}
+
 // Alone implements sqlstore.Dialect: whoever commits has a lane.
 func (dialect) Alone(ctx context.Context, t *sqlstore.Tx) error {
 	if _, err := t.Exec(ctx, `SELECT lane FROM ledger_heads ORDER BY lane FOR UPDATE`); err != nil {

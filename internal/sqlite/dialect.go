@@ -97,6 +97,9 @@ func insertText(rows int) string {
 // Claim implements sqlstore.Dialect: no other transaction writes.
 func (dialect) Claim(context.Context, *sqlstore.Tx, *account.Once) error { return nil }
 
+// LockCodes implements sqlstore.Dialect.
+func (dialect) LockCodes(context.Context, *sqlstore.Tx, [][]byte) error { return nil }
+
 // Alone implements sqlstore.Dialect: this one is.
 func (dialect) Alone(context.Context, *sqlstore.Tx) error { return nil }
 

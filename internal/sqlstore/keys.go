@@ -252,7 +252,8 @@ func (t *Tx) nextSealed(ctx context.Context, table resealed) (rows []sealed, err
 		err := row.Scan(&r.id, &r.context, &r.bytes)
 		rows = append(rows, r)
 		return err
-	}, table.next+` WHERE id < ? ORDER BY id DESC`+Limit(rotateStep)+` FOR UPDATE`, below)
+	}, table.next+` WHERE id IN (SELECT id FROM `+table.table+` WHERE id < ? ORDER BY id DESC`+Limit(rotateStep)+`)
+		ORDER BY id FOR UPDATE`, below)
 	return rows, err
 }
 
@@ -271,7 +272,7 @@ func (t *Tx) resealNext(ctx context.Context, ring *keyring.Ring, table resealed)
 			return 0, fmt.Errorf("row %d of %s: %w", r.id, table.table, err)
 		}
 	}
-	below := rows[len(rows)-1].id
+	below := rows[0].id
 	return below, t.movePlace(ctx, table.place, below)
 }
 

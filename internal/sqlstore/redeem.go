@@ -36,6 +36,9 @@ func (t *Tx) redeem(ctx context.Context, a *redemption.Attempt) (int64, error) {
 	if err := a.Guesses.Admit(ctx, a.Guessers...); err != nil {
 		return 0, err
 	}
+	if err := t.dialect.LockCodes(ctx, t, a.Indexes); err != nil {
+		return 0, err
+	}
 	// Read before the code is touched: a refusal here must leave it alone.
 	had, err := t.balance(ctx, a.By.ID)
 	if err != nil {

@@ -70,6 +70,9 @@ type Dialect interface {
 	// Claim has other transactions that claim the same request wait for the end of
 	// this one.
 	Claim(ctx context.Context, t *Tx, once *account.Once) error
+	// LockCodes has other transactions wait that are about to change the codes with
+	// these indexes. Codes are locked before accounts.
+	LockCodes(ctx context.Context, t *Tx, indexes [][]byte) error
 	// Alone has all other transactions wait that have something to commit.
 	Alone(ctx context.Context, t *Tx) error
 	// Unfolded reads what the counts do not say yet.

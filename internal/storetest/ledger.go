@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -193,10 +194,10 @@ func testLedgerCheckpoints(w *world) {
 	w.issueOne(1)
 	w.verify(since)
 	point()
-	forged := since[len(since)-1]
+	longest := slices.MaxFunc(since, func(a, b account.Checkpoint) int { return cmp.Compare(a.Count, b.Count) })
+	forged, later := longest, longest
 	forged.MAC = slices.Clone(forged.MAC)
 	forged.MAC[0] ^= 1
-	later := since[len(since)-1]
 	later.Count++
 	for _, c := range []struct {
 		point account.Checkpoint
