@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -70,11 +71,12 @@ const (
 type duties struct {
 	db     shared // nil: there is no other server
 	holder string
+	log    *slog.Logger
 }
 
-func newDuties(db engine) *duties {
+func newDuties(db engine, log *slog.Logger) *duties {
 	s, _ := db.(shared)
-	return &duties{db: s, holder: rand.Text()}
+	return &duties{db: s, holder: rand.Text(), log: log}
 }
 
 // once returns do for one server at a time: it does nothing while another does it.
@@ -99,13 +101,17 @@ func (d *duties) takeBroker(ctx context.Context) error {
 		return nil
 	}
 	// Another one may have ended a moment ago without saying so.
-	until := now().Add(brokerDutyWait)
+	until, said := now().Add(brokerDutyWait), false
 	tick := time.NewTicker(brokerDutyFor / 6)
 	defer tick.Stop()
 	for {
 		mine, err := d.db.Duty(ctx, brokerDuty, d.holder, brokerDutyFor)
 		if err != nil || mine {
 			return err
+		}
+		if !said {
+			said = true
+			d.log.InfoContext(ctx, "another server of this database has the MQTT broker in it: waiting for a while, it may have just ended")
 		}
 		if now().After(until) {
 			return errors.New("SCRIP_MQTT_ADDR: another server of this database has the MQTT broker in it: " +

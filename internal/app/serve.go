@@ -93,7 +93,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	if err != nil {
 		return err
 	}
-	duties := newDuties(s.engine)
+	duties := newDuties(s.engine, log)
 	machines := newMachines(s, c, log, limiter(c, "machines", s.engine))
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
