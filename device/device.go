@@ -12,8 +12,9 @@
 //   - It vends once for a code: the file says "used" before the goods move, and
 //     says so until the code could not be sent again (Enter; memory.go).
 //   - It reports each use until the broker has acknowledged the report, however
-//     long the network is away and however often the power fails (report, in
-//     link.go).
+//     long the network is away and however often the power fails; and once more
+//     whenever the server speaks of the code all the same, as it does not know
+//     of the use then (report, add and withdraw, in link.go).
 //   - It gives a guesser 5 tries, then a pause, which ends neither with a
 //     restart nor with a change of the clock (take).
 //

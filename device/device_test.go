@@ -68,7 +68,8 @@ func TestPickup(t *testing.T) {
 				}
 				m.event(t, Reported)
 
-				b.give(t, create(want).Encode(down)) // again, as at every connection
+				b.give(t, create(want).Encode(down)) // again: the server does not know of the use
+				m.event(t, Reported)
 				if p, err := m.Enter(t.Context(), "00112233"); !errors.Is(err, ErrUsed) {
 					t.Errorf("entered again: %+v, %v", p, err)
 				}
@@ -271,6 +272,43 @@ func TestReportsUntilAcknowledged(t *testing.T) {
 	b.uplink(t, wire.MethodHeartbeat)
 	if _, err := m.Enter(t.Context(), "00112233"); !errors.Is(err, ErrUsed) || n != 4 {
 		t.Errorf("%v, after %d reports", err, n)
+	}
+}
+
+// TestReportsAgain: a server that speaks of a code which was used does not know
+// that it was.
+func TestReportsAgain(t *testing.T) {
+	c := &clock{now: noon()}
+	b := startBroker(t, "")
+	m := open(t, setting(t, b.address, c), c)
+	m.run(t)
+	m.event(t, Connected)
+	used := pickup(7, "00112233")
+	told := [][]byte{
+		create(used).Encode(style()),
+		create(used).Encode(style()), // the server has been heard of again
+		withdrawal(7).Encode(style()),
+	}
+	for i, payload := range told {
+		b.give(t, payload)
+		if i == 0 {
+			m.event(t, Added)
+			if _, err := m.Enter(t.Context(), "00112233"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if put, err := b.uplink(t, wire.MethodPut).Put(); err != nil || put.ID != 7 {
+			t.Errorf("message %d: %+v, %v", i, put, err)
+		}
+		m.event(t, Reported)
+		if _, err := m.Enter(t.Context(), "00112233"); !errors.Is(err, ErrUsed) {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+	b.give(t, create(pickup(7, "33221100")).Encode(style())) // of a server that was set up anew
+	m.event(t, Added)
+	if m.vends() != 1 || len(b.uplinks) != 0 || m.Unreported() != 0 {
+		t.Errorf("%d vended, %d more uplinks, %d to be reported", m.vends(), len(b.uplinks), m.Unreported())
 	}
 }
 

@@ -376,11 +376,14 @@ func (d *Device) dropped(ctx context.Context, why error) {
 // add keeps a code. The same may come again on each connection.
 func (d *Device) add(ctx context.Context, c wire.Create) error {
 	p := Pickup{ID: c.ID, ProductID: c.ProductID, Code: c.Code, Quantity: c.Quantity, Expires: c.Expires.UTC()}
-	added, refused := false, error(nil)
+	added, again, refused := false, false, error(nil)
 	d.mu.Lock()
 	err := d.change(func(m *memory) bool {
 		learned := m.learn(c.MachineID)
-		if now := d.cfg.Now(); p.past(now) {
+		again = m.unheard(p.ID, p.Code)
+		if now := d.cfg.Now(); again {
+			return true
+		} else if p.past(now) {
 			refused = errors.New("its code has expired: check the machine's clock")
 		} else {
 			added, refused = m.add(p, now)
@@ -391,6 +394,8 @@ func (d *Device) add(ctx context.Context, c wire.Create) error {
 	switch {
 	case err != nil:
 		return err
+	case again:
+		tell(d.used)
 	case refused != nil:
 		d.dropped(ctx, refused)
 	case added:
@@ -402,18 +407,24 @@ func (d *Device) add(ctx context.Context, c wire.Create) error {
 // withdraw removes a code that was not used.
 func (d *Device) withdraw(w wire.Delete) error {
 	var p Pickup
-	withdrawn := false
+	withdrawn, again := false, false
 	d.mu.Lock()
 	err := d.change(func(m *memory) bool {
 		learned := m.learn(w.MachineID)
 		p, withdrawn = m.withdraw(w.ID)
-		return withdrawn || learned
+		again = m.unheard(w.ID, "")
+		return withdrawn || again || learned
 	})
 	d.mu.Unlock()
-	if err == nil && withdrawn {
+	switch {
+	case err != nil:
+		return err
+	case withdrawn:
 		d.cfg.On(Event{Withdrawn, p})
+	case again:
+		tell(d.used)
 	}
-	return err
+	return nil
 }
 
 // tell wakes whoever waits at c. If nobody has taken the last one yet, that one

@@ -129,6 +129,21 @@ func (m *memory) withdraw(id int64) (Pickup, bool) {
 	return Pickup{}, false
 }
 
+// unheard has the use of a code reported again, and reports whether there was
+// one that had been: a server that still speaks of the code does not know of it.
+// Its broker, or the server itself, has failed between the acknowledgement and
+// the record. A withdrawal names no digits.
+func (m *memory) unheard(id int64, digits string) bool {
+	for i := range m.Codes {
+		h := &m.Codes[i]
+		if h.ID == id && (digits == "" || h.Code == digits) && h.State == stateReported {
+			h.State = stateUsed
+			return true
+		}
+	}
+	return false
+}
+
 // find looks for the digits: a code that can be used before one that was, and
 // that before one that has expired.
 func (m *memory) find(code string, now time.Time) (held, bool) {

@@ -56,7 +56,7 @@ func (k Kind) Credits() bool { return k == KindRedeem || k == KindQuota }
 type Entry struct {
 	ID int64 // its place among the entries of all lanes: a cursor
 
-	Lane    int64 // chains run in lanes; 1 is the only one on SQLite
+	Lane    int64 // chains run in lanes; SQLite writes to 1 alone
 	Seq     int64 // 1, 2, 3, … within the lane
 	At      time.Time
 	Kind    Kind

@@ -31,12 +31,16 @@ const MaxFaults = 100
 // is the sum of its entries. With checkpoints, also that the ledger still holds
 // what it held then. Progress, if not nil, is called now and then with the
 // number of entries walked.
-func Verify(ctx context.Context, store Store, key []byte, since []Checkpoint, progress func(int64)) (Report, error) {
+func Verify(
+	ctx context.Context, ledger interface {
+		Audit(ctx context.Context, a Auditor) error
+	}, key []byte, since []Checkpoint, progress func(int64),
+) (Report, error) {
 	v := &verifier{
 		chain: NewChain(key), progress: progress, since: since, lanes: map[int64]Head{},
 		sums: map[int64]sum128{}, redeemed: map[int64]*[64]uint64{},
 	}
-	if err := store.Audit(ctx, v); err != nil {
+	if err := ledger.Audit(ctx, v); err != nil {
 		return Report{}, err
 	}
 	v.finish()

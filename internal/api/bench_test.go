@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,14 +12,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/enginetest"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/redemption"
-	"github.com/scrip-codes/scrip/internal/sqlite"
+	"github.com/scrip-codes/scrip/internal/storetest"
 )
 
 // instant is a store that answers a redeem at once: what is left is the cost of
 // the handler.
-type instant struct{ *sqlite.DB }
+type instant struct{ storetest.Engine }
 
 func (instant) UserByToken(context.Context, account.Hash) (account.User, error) {
 	return account.User{ID: 7, Role: account.RoleUser, Status: account.StatusEnabled}, nil
@@ -30,9 +30,7 @@ func (instant) Redeem(context.Context, redemption.Attempt) (int64, error) { retu
 
 func BenchmarkTopUp(b *testing.B) {
 	now := func() time.Time { return time.Unix(start, 0) }
-	db, err := sqlite.Open(b.Context(), sqlite.Options{
-		Path: filepath.Join(b.TempDir(), "scrip.db"), Secrets: []string{"secret"}, Now: now,
-	})
+	db, err := enginetest.New(b, b.TempDir()).Open(b.Context(), storetest.Options{Secrets: []string{"secret"}, Now: now})
 	if err != nil {
 		b.Fatal(err)
 	}

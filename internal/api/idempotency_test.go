@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/enginetest"
 	"github.com/scrip-codes/scrip/internal/refusal"
-	"github.com/scrip-codes/scrip/internal/sqlite"
 )
 
 func withKey(r request, key string) request {
@@ -302,13 +301,7 @@ func TestIdempotencyAndKeys(t *testing.T) {
 	first := w.do(t, issue)
 
 	// Other keys over the same store.
-	other, err := sqlite.Open(t.Context(), sqlite.Options{
-		Path: filepath.Join(t.TempDir(), "other.db"), Secrets: []string{"another secret"}, Now: w.clock.now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close() //nolint:errcheck // nothing was written
+	other := w.open(t, enginetest.New(t, t.TempDir()), "another secret")
 	c := w.config
 	c.Keys, c.Registry = other.Keys(), prometheus.NewRegistry()
 	req := httptest.NewRequestWithContext(t.Context(), "POST", "/api/redemption/", strings.NewReader(issue.body))

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,13 +26,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/enginetest"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
-	"github.com/scrip-codes/scrip/internal/sqlite"
+	"github.com/scrip-codes/scrip/internal/storetest"
 )
 
 // start is when every test begins.
@@ -81,11 +81,11 @@ type member struct {
 	token string
 }
 
-// world is a whole API over the embedded engine.
+// world is a whole API over the engine under test.
 type world struct {
 	clock    *clock
-	path     string // of the database
-	db       *sqlite.DB
+	database *enginetest.Database
+	db       storetest.Engine
 	store    *faulty
 	accounts *account.Service
 	config   Config
@@ -115,28 +115,17 @@ func newWorld(tb testing.TB, o options) *world {
 	tb.Helper()
 	ctx := tb.Context()
 	w := &world{
-		clock: &clock{t: time.Unix(start, 0)}, path: filepath.Join(tb.TempDir(), "scrip.db"),
-		logs: &logs{}, registry: prometheus.NewRegistry(), document: openDocument(tb),
+		clock: &clock{t: time.Unix(start, 0)}, logs: &logs{}, registry: prometheus.NewRegistry(), document: openDocument(tb),
 	}
-	db, err := sqlite.Open(ctx, sqlite.Options{
-		Path: w.path, Secrets: []string{"a secret for tests"}, Now: w.clock.now,
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	w.database = enginetest.New(tb, tb.TempDir())
+	db := w.open(tb, w.database, "a secret for tests")
 	w.db = db
-	w.store = &faulty{DB: db}
-	tb.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	w.accounts = account.NewService(w.store, guess.New(o.logins, 10*time.Minute, w.clock.now), w.clock.now)
+	w.store = &faulty{Engine: db}
+	w.accounts = account.NewService(w.store, w.limiter("logins", o.logins), w.clock.now)
 	w.config = Config{
-		Accounts: w.accounts,
-		Redemptions: redemption.NewService(
-			w.store, db.Keys(), guess.New(o.guesses, 10*time.Minute, w.clock.now), w.clock.now),
-		Fleet:          fleet.NewService(w.store, db.Keys(), guess.New(o.logins, 10*time.Minute, w.clock.now), w.clock.now, nil),
+		Accounts:       w.accounts,
+		Redemptions:    redemption.NewService(w.store, db.Keys(), w.limiter("redeems", o.guesses), w.clock.now),
+		Fleet:          fleet.NewService(w.store, db.Keys(), w.limiter("machines", o.logins), w.clock.now, nil),
 		Pickups:        pickup.NewService(w.store, db.Keys(), w.clock.now, nil),
 		Keys:           db.Keys(),
 		Log:            slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -169,6 +158,30 @@ func newWorld(tb testing.TB, o options) *world {
 	w.alice = w.newMember(tb, "alice", account.RoleUser)
 	w.bob = w.newMember(tb, "bob", account.RoleUser)
 	return w
+}
+
+// open opens a handle on a database.
+func (w *world) open(tb testing.TB, d *enginetest.Database, secret string) storetest.Engine {
+	tb.Helper()
+	db, err := d.Open(tb.Context(), storetest.Options{Secrets: []string{secret}, Now: w.clock.now})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return db
+}
+
+// limiter limits guesses as the program does with the engine.
+func (w *world) limiter(name string, limit int) *guess.Limiter {
+	const window = 10 * time.Minute
+	if store, ok := w.db.(guess.Store); ok {
+		return guess.Shared(name, limit, window, w.clock.now, store)
+	}
+	return guess.New(limit, window, w.clock.now)
 }
 
 func (w *world) newMember(tb testing.TB, name string, role account.Role) member {
@@ -206,7 +219,7 @@ func (w *world) checkLogs(tb testing.TB) {
 
 // faulty is a store that can be told to fail.
 type faulty struct {
-	*sqlite.DB
+	storetest.Engine
 
 	mu     sync.Mutex
 	before map[string]func() error // by method: fail without doing anything
@@ -241,66 +254,66 @@ func (f *faulty) run(method string, do func() error) error {
 }
 
 func (f *faulty) Redeem(ctx context.Context, a redemption.Attempt) (credited int64, err error) {
-	err = f.run("Redeem", func() (err error) { credited, err = f.DB.Redeem(ctx, a); return err })
+	err = f.run("Redeem", func() (err error) { credited, err = f.Engine.Redeem(ctx, a); return err })
 	return credited, err
 }
 
 func (f *faulty) Issue(ctx context.Context, b redemption.Batch) error {
-	return f.run("Issue", func() error { return f.DB.Issue(ctx, b) })
+	return f.run("Issue", func() error { return f.Engine.Issue(ctx, b) })
 }
 
 func (f *faulty) Get(ctx context.Context, id int64) (c redemption.Stored, err error) {
-	err = f.run("Get", func() (err error) { c, err = f.DB.Get(ctx, id); return err })
+	err = f.run("Get", func() (err error) { c, err = f.Engine.Get(ctx, id); return err })
 	return c, err
 }
 
 func (f *faulty) List(ctx context.Context, q redemption.Query) (rows []redemption.Stored, total int64, err error) {
-	err = f.run("List", func() (err error) { rows, total, err = f.DB.List(ctx, q); return err })
+	err = f.run("List", func() (err error) { rows, total, err = f.Engine.List(ctx, q); return err })
 	return rows, total, err
 }
 
 func (f *faulty) Purge(ctx context.Context, after int64, by account.Actor, at time.Time) (n, next int64, err error) {
-	err = f.run("Purge", func() (err error) { n, next, err = f.DB.Purge(ctx, after, by, at); return err })
+	err = f.run("Purge", func() (err error) { n, next, err = f.Engine.Purge(ctx, after, by, at); return err })
 	return n, next, err
 }
 
 func (f *faulty) Users(ctx context.Context, offset, limit int64) (users []account.User, total int64, err error) {
-	err = f.run("Users", func() (err error) { users, total, err = f.DB.Users(ctx, offset, limit); return err })
+	err = f.run("Users", func() (err error) { users, total, err = f.Engine.Users(ctx, offset, limit); return err })
 	return users, total, err
 }
 
 func (f *faulty) UserByToken(ctx context.Context, token account.Hash) (u account.User, err error) {
-	err = f.run("UserByToken", func() (err error) { u, err = f.DB.UserByToken(ctx, token); return err })
+	err = f.run("UserByToken", func() (err error) { u, err = f.Engine.UserByToken(ctx, token); return err })
 	return u, err
 }
 
 func (f *faulty) CreateMerchant(ctx context.Context, n fleet.NewMerchant) (m fleet.StoredMerchant, err error) {
-	err = f.run("CreateMerchant", func() (err error) { m, err = f.DB.CreateMerchant(ctx, n); return err })
+	err = f.run("CreateMerchant", func() (err error) { m, err = f.Engine.CreateMerchant(ctx, n); return err })
 	return m, err
 }
 
 func (f *faulty) Machine(ctx context.Context, no string) (m fleet.Machine, err error) {
-	err = f.run("Machine", func() (err error) { m, err = f.DB.Machine(ctx, no); return err })
+	err = f.run("Machine", func() (err error) { m, err = f.Engine.Machine(ctx, no); return err })
 	return m, err
 }
 
 func (f *faulty) Login(ctx context.Context, no string) (m fleet.Machine, h account.Hash, err error) {
-	err = f.run("Login", func() (err error) { m, h, err = f.DB.Login(ctx, no); return err })
+	err = f.run("Login", func() (err error) { m, h, err = f.Engine.Login(ctx, no); return err })
 	return m, h, err
 }
 
 func (f *faulty) Speaker(ctx context.Context, no string) (machine int64, m fleet.StoredMerchant, err error) {
-	err = f.run("Speaker", func() (err error) { machine, m, err = f.DB.Speaker(ctx, no); return err })
+	err = f.run("Speaker", func() (err error) { machine, m, err = f.Engine.Speaker(ctx, no); return err })
 	return machine, m, err
 }
 
 func (f *faulty) CreatePickup(ctx context.Context, o pickup.Order) (c pickup.Stored, err error) {
-	err = f.run("CreatePickup", func() (err error) { c, err = f.DB.CreatePickup(ctx, o); return err })
+	err = f.run("CreatePickup", func() (err error) { c, err = f.Engine.CreatePickup(ctx, o); return err })
 	return c, err
 }
 
 func (f *faulty) Remember(ctx context.Context, once *account.Once) error {
-	return f.run("Remember", func() error { return f.DB.Remember(ctx, once) })
+	return f.run("Remember", func() error { return f.Engine.Remember(ctx, once) })
 }
 
 // request is one to be made.

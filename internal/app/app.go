@@ -66,6 +66,7 @@ type commands struct {
 	Demo     demoCommand      `cmd:"" help:"Show all of it: a server, three machines and some activity, on a temporary directory."`
 	Backup   backupCommand    `cmd:"" help:"Copy the database to a file, also while serving."`
 	Restore  restoreCommand   `cmd:"" help:"Put a backup into an empty data directory."`
+	Copy     copyCommand      `cmd:"" help:"Copy everything to another database, of SQLite or PostgreSQL."`
 	Bench    bench.Command    `cmd:"" help:"Measure this machine, or a running server."`
 	Version  versionCommand   `cmd:"" help:"Print the version."`
 }

@@ -90,10 +90,8 @@ func (c *restoreCommand) Run(ctx context.Context, p *program) error {
 	if !cfg.Embedded() {
 		return notSQLite("pg_restore")
 	}
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := mustNotExist(cfg.Database + suffix); err != nil {
-			return fmt.Errorf("%w; or set SCRIP_DATA_DIR to an empty directory", err)
-		}
+	if err := mustNotBe(cfg.Database); err != nil {
+		return fmt.Errorf("%w; or set SCRIP_DATA_DIR to an empty directory", err)
 	}
 	if err := cfg.MakeDirs(); err != nil {
 		return err

@@ -101,9 +101,8 @@ func (v *vending) holds(want ...pickupCode) {
 // machine holds in the end what it should, and each use is known once.
 func TestCrashesOnTheWayToAMachine(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken)
-	s := start(t, dir, env...)
+	env := settings(t, "SCRIP_ROOT_TOKEN="+rootToken)
+	s := start(t, env)
 	v := &vending{TB: t, dir: t.TempDir(), no: "16327138"}
 	v.appKey = member(t, scrip(t, env, "merchant", "create", "Acme", "--json"), "app_key")
 	v.password = member(t, scrip(t, env, "machine", "create", v.no,
@@ -135,7 +134,7 @@ func TestCrashesOnTheWayToAMachine(t *testing.T) {
 			return err
 		})
 	}
-	restart := func() { s = start(t, dir, env...) }
+	restart := func() { s = start(t, env) }
 
 	// Made while the machine is away; the server dies right after its answer.
 	offline := []pickupCode{create(), create(), create(), create()}

@@ -113,9 +113,9 @@ func TestDeployedSettingsAreKnown(t *testing.T) {
 // TestDeployedFilesFitTheServer: what dashboard, alerts and probes ask for is
 // there, by name and by the values of its labels.
 func TestDeployedFilesFitTheServer(t *testing.T) {
-	s := start(t, t.TempDir())
+	s := start(t, settings(t))
 	// One that uses another broker, which need not be there, has metrics of its own.
-	outside := start(t, t.TempDir(), "SCRIP_MQTT_ADDR=", "SCRIP_MQTT_URL=mqtt://127.0.0.1:1")
+	outside := start(t, settings(t, "SCRIP_MQTT_ADDR=", "SCRIP_MQTT_URL=mqtt://127.0.0.1:1"))
 	get := func(s *server, path string) string {
 		resp, err := http.Get(s.url + path) //nolint:noctx // a server of this test, on this machine
 		if err != nil {

@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFullDisk takes the space away while clients redeem and issue. Requests
+// TestSQLiteFullDisk takes the space away while clients redeem and issue. Requests
 // are then refused, nothing that was acknowledged is lost, and all goes on when
 // the space is back. A limit on the size of files is a full disk that any user
-// can have; a small file system is one that fails in other places too.
-func TestFullDisk(t *testing.T) {
+// can have; a small file system is one that fails in other places too. PostgreSQL's
+// disk is its own affair: to Scrip it is a database that does not answer.
+func TestSQLiteFullDisk(t *testing.T) {
 	t.Parallel()
 	t.Run("file size limit", func(t *testing.T) {
 		t.Parallel()
@@ -83,12 +84,12 @@ func fill(t *testing.T, name string) {
 
 func testFullDisk(t *testing.T, dir string, take func(*server) (restore func())) {
 	t.Helper()
-	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken, "SCRIP_GUESS_LIMIT=0")
+	env := settingsIn(dir, "SCRIP_ROOT_TOKEN="+rootToken, "SCRIP_GUESS_LIMIT=0")
 	var users []user
 	for i := range 8 {
 		users = append(users, createUser(t, env, fmt.Sprintf("user%d", i)))
 	}
-	s := start(t, dir, env...)
+	s := start(t, env)
 	c := newCrowd(users)
 	// some lets the crowd run until that many more are acknowledged.
 	some := func(after int64) {

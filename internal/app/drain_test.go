@@ -89,9 +89,8 @@ func (s *server) refuses(t *testing.T) {
 // answered, and only then does the server end.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken)
-	s := start(t, dir, env...)
+	env := settings(t, "SCRIP_ROOT_TOKEN="+rootToken)
+	s := start(t, env)
 	u := createUser(t, env, "ann")
 	q := s.slow(t, u, s.issue(t, "welcome", 1, 7)[0])
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -109,22 +108,31 @@ func TestDrain(t *testing.T) {
 	if s.err != nil || !strings.Contains(s.stderr.String(), "msg=stopped") {
 		t.Errorf("got %v\n%s", s.err, s.stderr)
 	}
-	// Closed cleanly, the database is one file.
-	if _, err := os.Stat(dir + "/scrip.db-wal"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the write-ahead log is still there: %v", err)
-	}
-	s = start(t, dir, env...)
+	s = start(t, env)
 	if got := s.balance(t, u); got != 7 {
 		t.Errorf("the balance is %d", got)
+	}
+}
+
+// TestSQLiteIsOneFile: closed cleanly, the database is one file.
+func TestSQLiteIsOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, settingsIn(dir))
+	if _, err := os.Stat(dir + "/scrip.db-wal"); err != nil {
+		t.Error(err)
+	}
+	s.stop(t)
+	if _, err := os.Stat(dir + "/scrip.db-wal"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the write-ahead log is still there: %v", err)
 	}
 }
 
 // TestSecondSignal ends the server at once, whatever is under way.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken)
-	s := start(t, dir, env...)
+	env := settings(t, "SCRIP_ROOT_TOKEN="+rootToken)
+	s := start(t, env)
 	s.slow(t, createUser(t, env, "ann"), s.issue(t, "welcome", 1, 7)[0])
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -147,7 +155,7 @@ func TestSecondSignal(t *testing.T) {
 // one secret, one database and one root.
 func TestFirstStartsTogether(t *testing.T) {
 	t.Parallel()
-	env := settings(t.TempDir())
+	env := settings(t)
 	type result struct {
 		stderr string
 		err    error

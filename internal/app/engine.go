@@ -17,6 +17,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/postgres"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/sqlite"
+	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
 // engine is an open database, of either kind.
@@ -28,6 +29,7 @@ type engine interface {
 	delivery.Store
 	Keys() *keyring.Keys
 	Rotate(ctx context.Context, progress func(done, total int64)) error
+	Export(ctx context.Context, do func(sqlstore.Database) error) error
 	Ping(ctx context.Context) error
 	Close() error
 }

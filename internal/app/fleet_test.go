@@ -15,9 +15,8 @@ import (
 // its connection through the server that runs beside.
 func TestCommandsEndConnections(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	env := settings(dir)
-	s := start(t, dir)
+	env := settings(t)
+	s := start(t, env)
 	address := s.mqttURL(t)
 	connect := func(password string) (lost chan struct{}, err error) {
 		lost = make(chan struct{})
@@ -64,9 +63,8 @@ func TestCommandsEndConnections(t *testing.T) {
 // is whole and in order.
 func TestListsHoldEverything(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	env := settings(dir, "SCRIP_ROOT_TOKEN="+rootToken)
-	s := start(t, dir, env...)
+	env := settings(t, "SCRIP_ROOT_TOKEN="+rootToken)
+	s := start(t, env)
 	const rows = 1001
 	var want strings.Builder
 	for i := range rows {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,13 +23,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/scrip-codes/scrip/internal/app"
+	"github.com/scrip-codes/scrip/internal/enginetest"
 )
 
 // TestMain makes this test binary the scrip command too: run under that name
 // it is nothing else. So the tests run the real thing, as other processes, and
 // under the race detector when they are.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(enginetest.Main{M: m}, map[string]func(){
 		"scrip": func() { os.Exit(app.Run(app.OS("test"))) },
 	})
 }
@@ -90,9 +92,31 @@ func address(log string) (string, bool) {
 }
 
 // settings is the environment of a command: nothing of the tests' own but the
-// path.
-func settings(dir string, more ...string) []string {
+// path. It has an empty database of the engine under test.
+func settings(tb testing.TB, more ...string) []string {
+	tb.Helper()
+	dir := tb.TempDir()
+	return settingsFor(enginetest.New(tb, dir), dir, more...)
+}
+
+// settingsFor is settings with that database and data directory.
+func settingsFor(d *enginetest.Database, dir string, more ...string) []string {
+	return slices.Concat(settingsIn(dir), d.Settings(), more)
+}
+
+// settingsIn is settings with the database that is in the data directory.
+func settingsIn(dir string, more ...string) []string {
 	return append([]string{"PATH=" + os.Getenv("PATH"), "SCRIP_DATA_DIR=" + dir, "SCRIP_HTTP_ADDR=127.0.0.1:0", "SCRIP_MQTT_ADDR=127.0.0.1:0"}, more...)
+}
+
+// setting is the value of a setting in an environment, or "".
+func setting(env []string, name string) (value string) {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v
+		}
+	}
+	return value
 }
 
 // server is a running scrip serve.
@@ -105,9 +129,9 @@ type server struct {
 }
 
 // start starts a server and waits until it is ready.
-func start(tb testing.TB, dir string, more ...string) *server {
+func start(tb testing.TB, env []string) *server {
 	tb.Helper()
-	return startCommand(tb, exec.CommandContext(tb.Context(), "scrip", "serve"), settings(dir, more...))
+	return startCommand(tb, exec.CommandContext(tb.Context(), "scrip", "serve"), env)
 }
 
 func startCommand(tb testing.TB, cmd *exec.Cmd, env []string) *server {
@@ -318,10 +342,13 @@ func (a answer) keys() (keys []string, err error) {
 	return keys, err
 }
 
-// readSecret is what the secret file of a data directory holds.
-func readSecret(tb testing.TB, dir string) string {
+// readSecret is the secret that is set, or that the secret file holds.
+func readSecret(tb testing.TB, env []string) string {
 	tb.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "secret")) //nolint:gosec // G304: in the test's own directory
+	if secret := setting(env, "SCRIP_SECRET"); secret != "" {
+		return secret
+	}
+	b, err := os.ReadFile(filepath.Join(setting(env, "SCRIP_DATA_DIR"), "secret"))
 	if err != nil {
 		tb.Fatal(err)
 	}

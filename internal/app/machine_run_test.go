@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/scrip-codes/scrip/device"
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/config"
+	"github.com/scrip-codes/scrip/internal/enginetest"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/pickup"
 )
@@ -41,9 +43,10 @@ type shop struct {
 func newShop(t *testing.T, env ...string) *shop {
 	t.Helper()
 	s := &shop{program: &program{Process: Process{Stdout: io.Discard, Stderr: io.Discard}}, password: fleet.NewPassword()}
-	c, err := config.Load(config.Flags{}, append([]string{
-		"SCRIP_DATA_DIR=" + t.TempDir(), "SCRIP_HTTP_ADDR=127.0.0.1:0", "SCRIP_MQTT_ADDR=127.0.0.1:0",
-	}, env...))
+	dir := t.TempDir()
+	c, err := config.Load(config.Flags{}, slices.Concat([]string{
+		"SCRIP_DATA_DIR=" + dir, "SCRIP_HTTP_ADDR=127.0.0.1:0", "SCRIP_MQTT_ADDR=127.0.0.1:0",
+	}, enginetest.New(t, dir).Settings(), env))
 	if err != nil {
 		t.Fatal(err)
 	}

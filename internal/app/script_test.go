@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -23,11 +24,15 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/scrip-codes/scrip/internal/enginetest"
 )
 
-// TestScripts runs testdata/script/*.txtar. Beside testscript's own commands
-// they have:
+// TestScripts runs testdata/script/*.txtar with the engine under test. Beside
+// testscript's own commands they have:
 //
+//	home DIR                set the settings to an empty data directory and an
+//	                        empty database
 //	serve [NAME=VALUE...] [FLAG...]
 //	                        start scrip serve, wait until it is ready, and set
 //	                        $URL; it prints to serve.out and serve.err
@@ -46,17 +51,56 @@ import (
 // its stop ends the script there, as passed.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	runScripts(t, "testdata/script", enginetest.Create)
+}
+
+// TestSQLiteScripts runs those about what only a database in a file has: the
+// file with its permissions, a secret beside it, its backups, and that it may
+// not be there.
+func TestSQLiteScripts(t *testing.T) {
+	t.Parallel()
+	runScripts(t, "testdata/sqlite", func(_ context.Context, dir string) (*enginetest.Database, error) {
+		return enginetest.SQLite(dir), nil
+	})
+}
+
+// TestPostgresScripts runs those about what only a database on a server has: its
+// address, and a secret that each server must be given.
+func TestPostgresScripts(t *testing.T) {
+	t.Parallel()
+	runScripts(t, "testdata/postgres", func(ctx context.Context, _ string) (*enginetest.Database, error) {
+		return enginetest.Postgres(ctx)
+	})
+}
+
+func runScripts(t *testing.T, dir string, create func(ctx context.Context, dir string) (*enginetest.Database, error)) {
+	t.Helper()
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SCRIP_HTTP_ADDR", "127.0.0.1:0")
 			e.Setenv("SCRIP_MQTT_ADDR", "127.0.0.1:0")
 			e.Values[processKey{}] = &process{}
+			d, err := create(context.Background(), filepath.Join(e.WorkDir, "data"))
+			if err != nil {
+				return err
+			}
+			e.Vars = append(e.Vars, d.Settings()...)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"home": func(ts *testscript.TestScript, neg bool, args []string) {
+				usage(ts, !neg && len(args) == 1, "home DIR")
+				d, err := create(context.Background(), ts.MkAbs(args[0]))
+				ts.Check(err)
+				ts.Setenv("SCRIP_DATA_DIR", args[0])
+				for _, s := range d.Settings() {
+					name, value, _ := strings.Cut(s, "=")
+					ts.Setenv(name, value)
+				}
+			},
 			"serve": scriptServe, "shutdown": scriptShutdown, "crash": scriptCrash, "http": scriptHTTP, "capture": scriptCapture,
 			"certificate": scriptCertificate, "taken": scriptTaken, "mode": scriptMode,
 		},

@@ -42,6 +42,7 @@ type Command struct {
 	Purge     purgeCommand     `cmd:"" help:"Removal of invalid codes, and redeems meanwhile."`
 	Push      pushCommand      `cmd:"" help:"Pickup codes on their way to vending machines, connected and coming back."`
 	Footprint footprintCommand `cmd:"" help:"Time to start, and memory, of the server as a process."`
+	Chaos     chaosCommand     `cmd:"" help:"Break servers, PostgreSQL and Mosquitto under load, and check that nothing is lost or doubled."`
 	All       allCommand       `cmd:"" help:"All of these, one after the other."`
 }
 
@@ -53,6 +54,12 @@ type common struct {
 	JSON     bool          `help:"Print JSON."`
 }
 
+// where says which database is measured.
+type where struct {
+	Engine      string `default:"sqlite" enum:"sqlite,postgres" help:"What to measure: ${enum}. PostgreSQL is one of its own, durable and with its defaults, unless --postgres-url names one."`
+	PostgresURL string `name:"postgres-url" placeholder:"URL" help:"With --engine postgres: measure on that PostgreSQL, in databases that are made there and dropped at the end, as a role that may make them."`
+}
+
 // elsewhere names a server that is running.
 type elsewhere struct {
 	URL    string `name:"url" placeholder:"URL" help:"Measure this server, instead of one of its own. What is made there for it stays there."`
@@ -62,6 +69,7 @@ type elsewhere struct {
 
 type redeemCommand struct {
 	common
+	where
 	elsewhere
 
 	Codes   int64 `default:"10000" help:"How many codes are in the database, beside those to be redeemed."`
@@ -71,12 +79,13 @@ type redeemCommand struct {
 
 // Run measures redeems.
 func (c *redeemCommand) Run(ctx context.Context, env *Env) error {
-	s := settings{codes: c.Codes, clients: c.Clients, ceiling: c.Ceiling}
+	s := settings{codes: c.Codes, clients: c.Clients, ceiling: c.Ceiling, where: c.where}
 	return c.run(ctx, env, &s, &c.elsewhere, s.redeem)
 }
 
 type issueCommand struct {
 	common
+	where
 	elsewhere
 
 	Codes   int64 `default:"10000" help:"How many codes are in the database at the start."`
@@ -86,13 +95,14 @@ type issueCommand struct {
 
 // Run measures batches.
 func (c *issueCommand) Run(ctx context.Context, env *Env) error {
-	s := settings{codes: c.Codes, clients: c.Clients, ceiling: c.Ceiling}
+	s := settings{codes: c.Codes, clients: c.Clients, ceiling: c.Ceiling, where: c.where}
 	return c.run(ctx, env, &s, &c.elsewhere, s.issue)
 }
 
 // paging is what list and search are told.
 type paging struct {
 	common
+	where
 	elsewhere
 
 	Codes   int64 `default:"10000" help:"How many codes are in the database; up to 10000000."`
@@ -101,7 +111,7 @@ type paging struct {
 }
 
 func (p *paging) settings() *settings {
-	return &settings{codes: p.Codes, clients: p.Clients, compare: p.Compare}
+	return &settings{codes: p.Codes, clients: p.Clients, compare: p.Compare, where: p.where}
 }
 
 type listCommand struct{ paging }
@@ -122,6 +132,7 @@ func (c *searchCommand) Run(ctx context.Context, env *Env) error {
 
 type purgeCommand struct {
 	common
+	where
 
 	Codes   int64 `default:"200000" help:"How many codes are in the database; nearly all have expired."`
 	Clients int   `default:"64" help:"How many redeem meanwhile."`
@@ -129,7 +140,7 @@ type purgeCommand struct {
 
 // Run measures the removal of invalid codes.
 func (c *purgeCommand) Run(ctx context.Context, env *Env) error {
-	s := settings{codes: c.Codes, clients: c.Clients}
+	s := settings{codes: c.Codes, clients: c.Clients, where: c.where}
 	return c.run(ctx, env, &s, nil, s.purge)
 }
 
@@ -176,6 +187,8 @@ type settings struct {
 	progress *progress
 	dir      string // a directory of its own
 	remote   *remote
+	where    where
+	postgres *postgresServer // nil: SQLite is measured
 
 	codes, names, compare int64
 	clients               int
@@ -185,6 +198,14 @@ type settings struct {
 	ceiling               bool
 
 	left error // of what was closed
+}
+
+// title is what a kind of measurement is called in the report.
+func (s *settings) title(bench string) string {
+	if s.postgres == nil {
+		return bench
+	}
+	return bench + ", PostgreSQL"
 }
 
 // closing keeps the error of closing something that has been measured.
@@ -232,6 +253,11 @@ func (c *common) run(
 		if s.dir, err = os.MkdirTemp(c.Dir, "scrip-bench-"); err == nil {
 			defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
 			s.warnOfMemory()
+			if s.where.Engine == enginePostgres {
+				if s.postgres, err = startPostgres(ctx, s.where.PostgresURL, s.dir); err == nil {
+					defer func() { err = errors.Join(err, s.postgres.stop()) }()
+				}
+			}
 		}
 	}
 	if err != nil {

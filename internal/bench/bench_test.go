@@ -218,7 +218,7 @@ func TestCeilingWritesWhatTheEngineWrites(t *testing.T) {
 		t.Fatal("nothing was done")
 	}
 
-	report, err := account.Verify(ctx, c.DB, c.key, nil, nil)
+	report, err := account.Verify(ctx, c.engine, c.key, nil, nil)
 	if err != nil || len(report.Faults) > 0 {
 		t.Errorf("the ledger: %v, %q", err, report.Faults)
 	}
@@ -314,7 +314,7 @@ func TestFill(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if report, err := account.Verify(ctx, d.DB, ring.LedgerKey(), nil, nil); err != nil || len(report.Faults) > 0 {
+		if report, err := account.Verify(ctx, d.engine, ring.LedgerKey(), nil, nil); err != nil || len(report.Faults) > 0 {
 			t.Errorf("%+v: the ledger: %v, %q", f, err, report.Faults)
 		}
 		if err := d.Close(); err != nil {

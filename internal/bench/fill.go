@@ -149,13 +149,13 @@ func (d *database) fill(ctx context.Context, f filling, say *progress) (*content
 	c := &contents{codes: codes, names: min(f.names, codes)}
 	size := min(max(codes/c.names, 1), batchMax)
 	n := (codes + size - 1) / size
-	raw, err := openRaw(ctx, d.path())
+	beside, err := d.beside(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer raw.close()
+	defer beside.close()
 	if f.sorted {
-		if err := raw.dropIndex(ctx); err != nil {
+		if err := beside.dropIndex(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -221,14 +221,31 @@ func (d *database) fill(ctx context.Context, f filling, say *progress) (*content
 	}
 	if f.sorted {
 		say.begin("indexing the keys", "", 0)
-		if err := raw.createIndex(ctx); err != nil {
+		if err := beside.createIndex(ctx); err != nil {
 			return nil, err
 		}
 	}
 	if err := d.age(ctx, c, epoch, toUse, toDisable, say); err != nil {
 		return nil, err
 	}
-	return c, raw.checkpoint(ctx)
+	return c, beside.checkpoint(ctx)
+}
+
+// beside is a connection past the engine.
+type beside interface {
+	// dropIndex takes away the index of keys, and createIndex builds it again.
+	dropIndex(ctx context.Context) error
+	createIndex(ctx context.Context) error
+	// checkpoint leaves no work for later.
+	checkpoint(ctx context.Context) error
+	close()
+}
+
+func (d *database) beside(ctx context.Context) (beside, error) {
+	if d.address == "" {
+		return openRaw(ctx, d.path())
+	}
+	return openSQL(ctx, d.address)
 }
 
 // age sweeps what has expired, redeems and disables what was chosen for it.

@@ -29,7 +29,7 @@ func (s *settings) issue(ctx context.Context) error {
 	defer closeAll(callers)
 	calls := s.issues(callers, func(i int64) string { return nameOf(i % r.contents.names) })
 	overHTTP := func(ctx context.Context, d time.Duration) (*sample, error) {
-		if err := r.raw.checkpoint(ctx); err != nil {
+		if err := r.settle(ctx); err != nil {
 			return nil, err
 		}
 		return calls(ctx, d)

@@ -24,7 +24,7 @@ func (s *settings) purge(ctx context.Context) error {
 	defer func() { s.closing(r.close()) }()
 	codes, callers := r.supply(), callersOf(r.target, r.users, s.clients)
 	defer closeAll(callers)
-	load := codes.load(s.env.Now, callers, r.raw.checkpoint)
+	load := codes.load(s.env.Now, callers, r.settle)
 	// The first is for warming up, and to learn the rate.
 	if _, err := load(ctx, min(s.duration/4, roundTime)); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (s *settings) purge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	base := result{Bench: "purge", Kind: "redeems before it", Codes: s.codes, Clients: s.clients}
+	base := result{Bench: s.title("purge"), Kind: "redeems before it", Codes: s.codes, Clients: s.clients}
 	s.report.add(base, []*sample{alone}, 1)
 	if over(ctx) {
 		return nil

@@ -113,7 +113,7 @@ func (s *settings) newVending(ctx context.Context) (_ *vending, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	use := fleet.NewService(v.DB, v.Keys(), nil, v.now, nil)
+	use := fleet.NewService(v.engine, v.Keys(), nil, v.now, nil)
 	by := v.actor()
 	if v.merchant, err = use.CreateMerchant(ctx, by, fleet.Merchant{Name: "bench"}, nil); err != nil {
 		return nil, fmt.Errorf("making a merchant: %w", err)

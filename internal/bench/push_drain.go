@@ -171,7 +171,7 @@ func (d *drains) fill(ctx context.Context, use *pickup.Service) error {
 	}
 	slices.SortFunc(d.codes, func(a, b pickup.Code) int { return int(a.ID - b.ID) })
 	if d.s.ceiling {
-		if err := d.v.Backup(ctx, d.copy); err != nil {
+		if err := d.v.backup(ctx, d.copy); err != nil {
 			return err
 		}
 	}

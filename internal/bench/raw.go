@@ -158,7 +158,7 @@ const (
 )
 
 func insertEntries(rows int) string {
-	return `INSERT INTO ledger (seq, at, kind, actor_id, address, account_id, machine_id, first_id, last_id, count, amount,
+	return `INSERT INTO ledger (id, at, kind, actor_id, address, account_id, machine_id, first_id, last_id, count, amount,
 		detail, mac) VALUES ` + placeholders(rows, entryColumns)
 }
 

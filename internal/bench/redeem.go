@@ -54,13 +54,22 @@ func shuffle[T any](all []T) {
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] }) //nolint:gosec // G404: no secret, an order
 }
 
-// redeem redeems the next code; errNoMore if there is none.
-func (s *supply) redeem(ctx context.Context, c *caller) error {
+// take gives out the next key, if there is one.
+func (s *supply) take() (key string, ok bool) {
 	i := s.next.Add(1) - 1
 	if i >= int64(len(s.keys)) {
+		return "", false
+	}
+	return s.keys[i], true
+}
+
+// redeem redeems the next code; errNoMore if there is none.
+func (s *supply) redeem(ctx context.Context, c *caller) error {
+	key, ok := s.take()
+	if !ok {
 		return errNoMore
 	}
-	err := c.redeem(ctx, s.keys[i], quota)
+	err := c.redeem(ctx, key, quota)
 	if err == nil {
 		s.redeemed.Add(1)
 	}
@@ -113,7 +122,7 @@ const (
 	assumedIssues  = 500
 )
 
-// ready is a filled database with its server and a connection beside it.
+// ready is a filled database with its server and, of SQLite, a connection beside it.
 type ready struct {
 	*database
 	*server
@@ -124,7 +133,7 @@ type ready struct {
 // prepare fills a database and serves it.
 func (s *settings) prepare(ctx context.Context, f filling) (_ *ready, err error) {
 	r := &ready{}
-	if r.database, err = newDatabase(ctx, s.dir, s.env.Now); err != nil {
+	if r.database, err = s.newDatabase(ctx); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -139,11 +148,22 @@ func (s *settings) prepare(ctx context.Context, f filling) (_ *ready, err error)
 	if r.contents, err = r.fill(ctx, f, s.progress); err != nil {
 		return nil, err
 	}
-	if r.raw, err = openRaw(ctx, r.path()); err != nil {
-		return nil, err
+	if r.address == "" {
+		if r.raw, err = openRaw(ctx, r.path()); err != nil {
+			return nil, err
+		}
 	}
 	r.server, err = r.serve(ctx)
 	return r, err
+}
+
+// settle is called before each measurement. PostgreSQL empties its write-ahead log
+// while it serves.
+func (r *ready) settle(ctx context.Context) error {
+	if r.raw == nil {
+		return nil
+	}
+	return r.raw.checkpoint(ctx)
 }
 
 func (r *ready) close() error {
@@ -173,14 +193,17 @@ func (s *settings) redeem(ctx context.Context) error {
 		return err
 	}
 	defer func() { s.closing(r.close()) }()
-	if s.ceiling {
+	switch {
+	case s.ceiling && s.postgres != nil:
+		return s.redeemPostgres(ctx, r)
+	case s.ceiling:
 		return s.redeemAgainstCeiling(ctx, r)
 	}
 	s.measuring("redeeming, %d clients, %s", s.clients, s.duration)
 	codes, callers := r.supply(), callersOf(r.target, r.users, s.clients)
 	defer closeAll(callers)
-	kept, err := rounds(ctx, s.duration, codes.load(s.env.Now, callers, r.raw.checkpoint))
-	s.report.add(result{Bench: "redeem", Kind: "over HTTP", Codes: s.codes, Clients: s.clients}, kept[0], 1)
+	kept, err := rounds(ctx, s.duration, codes.load(s.env.Now, callers, r.settle))
+	s.report.add(result{Bench: s.title("redeem"), Kind: "over HTTP", Codes: s.codes, Clients: s.clients}, kept[0], 1)
 	return errors.Join(err, r.checkBalances(ctx, codes))
 }
 
@@ -216,7 +239,7 @@ func (s *settings) redeemAgainstCeiling(ctx context.Context, r *ready) error {
 		return err
 	}
 	defer func() { s.closing(ceiling.close()) }()
-	atOnce, err := serve(ctx, loopback, newInstantAccounts(r.users), instantCodes{}, r.newMachines(), r.Keys(), s.env.Now)
+	atOnce, err := serve(ctx, loopback, newInstantAccounts(r.users), instantCodes{}, r.newMachines(), r.Keys(), r.limiter(), s.env.Now)
 	if err != nil {
 		return err
 	}
@@ -229,7 +252,7 @@ func (s *settings) redeemAgainstCeiling(ctx context.Context, r *ready) error {
 	lone, loneCodes := callers[:1], r.supply()
 	loneCodes.rate = loneCodes.least
 
-	overHTTP := codes.load(s.env.Now, callers, r.raw.checkpoint)
+	overHTTP := codes.load(s.env.Now, callers, r.settle)
 	var sizes []float64
 	measured := func(ctx context.Context, d time.Duration) (*sample, error) {
 		groups, redeems := r.groups.Load(), r.grouped.Load()
@@ -250,7 +273,7 @@ func (s *settings) redeemAgainstCeiling(ctx context.Context, r *ready) error {
 		measured,
 		ceiling.redeems(size, 2*assumedRedeems),
 		s.instantRedeems(instantCallers),
-		half(loneCodes.load(s.env.Now, lone, r.raw.checkpoint)),
+		half(loneCodes.load(s.env.Now, lone, r.settle)),
 		half(ceiling.redeems(func() int { return 1 }, assumedRemote)),
 	)
 	base := result{Bench: "redeem", Codes: s.codes, Clients: s.clients}

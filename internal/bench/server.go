@@ -24,6 +24,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
+	"github.com/scrip-codes/scrip/internal/postgres"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/sqlite"
 )
@@ -31,11 +32,24 @@ import (
 // databaseFile is what scrip serve calls it, so that it can serve it too.
 const databaseFile = "scrip.db"
 
-// database is one in a directory of its own, with the accounts that redeem.
+// engine is what is measured of a database of either kind.
+type engine interface {
+	account.Store
+	redemption.Store
+	fleet.Store
+	pickup.Store
+	delivery.Store
+	Keys() *keyring.Keys
+	Close() error
+}
+
+// database is one in a directory of its own or on a PostgreSQL, with the accounts
+// that redeem.
 type database struct {
-	*sqlite.DB
+	engine
 	now      func() time.Time
-	dir      string
+	dir      string // of SQLite's
+	address  string // of PostgreSQL's
 	secret   string
 	accounts *account.Service
 	root     identity
@@ -44,13 +58,30 @@ type database struct {
 	groups, grouped atomic.Int64 // commits of redeems, and the redeems in them
 }
 
-// newDatabase makes an empty database in a new directory below dir.
-func newDatabase(ctx context.Context, dir string, now func() time.Time) (*database, error) {
-	d := &database{now: now, secret: account.NewToken(), root: identity{1, account.NewToken()}}
-	var err error
-	if d.dir, err = os.MkdirTemp(dir, "database-"); err != nil {
+// newDatabase makes an empty database of the engine that is measured.
+func (s *settings) newDatabase(ctx context.Context) (*database, error) {
+	if s.postgres == nil {
+		return newDatabase(ctx, s.dir, s.env.Now)
+	}
+	address, err := s.postgres.create(ctx)
+	if err != nil {
 		return nil, err
 	}
+	return begin(ctx, &database{now: s.env.Now, address: address})
+}
+
+// newDatabase makes an empty SQLite database in a new directory below dir.
+func newDatabase(ctx context.Context, dir string, now func() time.Time) (*database, error) {
+	dir, err := os.MkdirTemp(dir, "database-")
+	if err != nil {
+		return nil, err
+	}
+	return begin(ctx, &database{now: now, dir: dir})
+}
+
+// begin opens an empty database and makes its first account.
+func begin(ctx context.Context, d *database) (*database, error) {
+	d.secret, d.root = account.NewToken(), identity{1, account.NewToken()}
 	if err := d.open(ctx); err != nil {
 		return nil, err
 	}
@@ -62,19 +93,36 @@ func newDatabase(ctx context.Context, dir string, now func() time.Time) (*databa
 
 func (d *database) path() string { return filepath.Join(d.dir, databaseFile) }
 
-func (d *database) open(ctx context.Context) (err error) {
-	d.DB, err = sqlite.Open(ctx, sqlite.Options{
-		Path: d.path(), Secrets: []string{d.secret}, Now: d.now,
-		OnCommit: func(redeems int, _ time.Duration) {
-			d.groups.Add(1)
-			d.grouped.Add(int64(redeems))
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("opening a database to measure: %w", err)
+func (d *database) open(ctx context.Context) error {
+	onCommit := func(redeems int, _ time.Duration) {
+		d.groups.Add(1)
+		d.grouped.Add(int64(redeems))
 	}
-	d.accounts = account.NewService(d.DB, nil, d.now)
+	secrets := []string{d.secret}
+	if d.address != "" {
+		db, err := postgres.Open(ctx, postgres.Options{URL: d.address, Secrets: secrets, Now: d.now, OnCommit: onCommit})
+		if err != nil {
+			return fmt.Errorf("opening a database to measure: %w", err)
+		}
+		d.engine = db
+	} else {
+		db, err := sqlite.Open(ctx, sqlite.Options{Path: d.path(), Secrets: secrets, Now: d.now, OnCommit: onCommit})
+		if err != nil {
+			return fmt.Errorf("opening a database to measure: %w", err)
+		}
+		d.engine = db
+	}
+	d.accounts = account.NewService(d.engine, nil, d.now)
 	return nil
+}
+
+// backup copies an SQLite database to another file.
+func (d *database) backup(ctx context.Context, path string) error {
+	db, ok := d.engine.(*sqlite.DB)
+	if !ok {
+		return fmt.Errorf("%T is copied by its own programs", d.engine)
+	}
+	return db.Backup(ctx, path)
 }
 
 // addUsers makes n accounts, since those who redeem are many.
@@ -106,7 +154,14 @@ type server struct {
 
 // serve serves the database as scrip serve does, but for machines.
 func (d *database) serve(ctx context.Context) (*server, error) {
-	return serve(ctx, loopback, d.DB, d.DB, d.newMachines(), d.Keys(), d.now)
+	return serve(ctx, loopback, d.engine, d.engine, d.newMachines(), d.Keys(), d.limiter(), d.now)
+}
+
+// limiter limits failed guesses as scrip serve does: together with other servers
+// if there may be some.
+func (d *database) limiter() *guess.Limiter {
+	store, _ := d.engine.(guess.Store)
+	return guess.Shared("redemption", 20, 10*time.Minute, d.now, store)
 }
 
 // loopback is a port of this machine that is free.
@@ -116,7 +171,7 @@ const loopback = "127.0.0.1:0"
 // nowhere. The sweep runs as it does there.
 func serve(
 	ctx context.Context, address string, accounts account.Store, codes redemption.Store, machines *machines,
-	keys *keyring.Keys, now func() time.Time,
+	keys *keyring.Keys, guesses *guess.Limiter, now func() time.Time,
 ) (*server, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", address)
@@ -129,7 +184,7 @@ func serve(
 	}
 	log := slog.New(slog.NewTextHandler(io.Writer(nowhere), nil))
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	redemptions := redemption.NewService(codes, keys, guess.New(20, 10*time.Minute, now), now)
+	redemptions := redemption.NewService(codes, keys, guesses, now)
 	h := &http.Server{
 		Handler: api.New(api.Config{
 			Accounts:    account.NewService(accounts, nil, now),
@@ -183,9 +238,9 @@ type machines struct {
 // newMachines returns the use cases alone.
 func (d *database) newMachines() *machines {
 	log := slog.New(slog.DiscardHandler)
-	m := &machines{outbox: delivery.New(d.DB, log), watch: fleet.NewWatch(d.DB, d.now, log)}
-	m.fleet = fleet.NewService(d.DB, d.Keys(), nil, d.now, m.outbox.Changed)
-	m.pickups = pickup.NewService(d.DB, d.Keys(), d.now, m.outbox.Changed)
+	m := &machines{outbox: delivery.New(d.engine, log), watch: fleet.NewWatch(d.engine, d.now, log)}
+	m.fleet = fleet.NewService(d.engine, d.Keys(), nil, d.now, m.outbox.Changed)
+	m.pickups = pickup.NewService(d.engine, d.Keys(), d.now, m.outbox.Changed)
 	return m
 }
 

@@ -1,5 +1,10 @@
 package broker
 
+import "time"
+
+// ReconnectAfter is how long External waits after so many failures.
+func ReconnectAfter(failures int) time.Duration { return reconnectAfter(failures) }
+
 // Uplink gives b a message as if the machine that is connected had sent it.
 func (b *Embedded) Uplink(machine int64, payload []byte) error {
 	b.mu.Lock()

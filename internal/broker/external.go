@@ -97,7 +97,8 @@ type session interface {
 	// shared.
 	version() (name string, shares bool)
 	subscribe(ctx context.Context, filter string) error
-	// publish returns once the broker has acknowledged the message.
+	// publish returns once the broker has acknowledged the message, with
+	// delivery.ErrUnheard if it has said that nobody listens.
 	publish(ctx context.Context, topic string, payload []byte) error
 	// done is closed at the end.
 	done() <-chan struct{}
@@ -195,6 +196,11 @@ func (e *External) once(d *dialer) error {
 	if err != nil {
 		return err
 	}
+	// Nobody knows what machines have missed while there was no broker, or what was
+	// said of them while there was no Scrip.
+	if err := e.config.Watch.Miss(e.work); err != nil {
+		return err
+	}
 	version, _ := s.version()
 	e.config.Log.LogAttrs(e.work, slog.LevelInfo, "connected to the MQTT broker",
 		slog.String("broker", e.address), slog.String("version", version), slog.Bool("shared", shared))
@@ -286,9 +292,9 @@ func (e *External) Send(ctx context.Context, item delivery.Item, _ func()) (bool
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	err = s.publish(ctx, clientTopics+no, payload)
-	if err == nil {
+	if err == nil || errors.Is(err, delivery.ErrUnheard) {
 		e.hearing.metrics.sent.Inc()
-		return false, nil
+		return false, err
 	}
 	if ctx.Err() != nil {
 		s.close() // what is on its way must not come behind what is sent by others

@@ -2,11 +2,20 @@ package broker_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -161,6 +170,28 @@ func (p *peer) wantAbout(method string, codes ...pickup.Code) {
 	}
 }
 
+// ticking lets time pass, ten times as fast as it does, until it is stopped.
+func (w *world) ticking() (stop func()) {
+	ctx, cancel := context.WithCancel(w.ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				w.clock.Add(100 * time.Millisecond)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
 // alive has a machine say that it lives, and waits until that is written down.
 func (r *replica) alive(p *peer, m *machine) {
 	r.Helper()
@@ -195,20 +226,38 @@ func externals() map[string][]byte {
 // CONNECT in 5 gets the answer.
 func old(t *testing.T, address string, answer []byte) string {
 	t.Helper()
+	return "mqtt://" + passOn(t, listen(t), address, func(c net.Conn) []byte {
+		head := make([]byte, 10) // fixed header of 2 to 3 bytes, name of 6, version
+		if _, err := io.ReadFull(c, head); err != nil {
+			return nil
+		}
+		if version := head[strings.Index(string(head), "MQTT")+4]; version == 5 {
+			_, _ = c.Write(answer)
+			return nil
+		}
+		return head
+	})
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// passOn passes connections on to address, with what begin has read of them; nil
+// ends one. It returns where it listens.
+func passOn(t *testing.T, l net.Listener, address string, begin func(net.Conn) []byte) string {
+	t.Helper()
 	t.Cleanup(func() { _ = l.Close() })
 	pass := func(c net.Conn) {
 		defer func() { _ = c.Close() }()
-		head := make([]byte, 10) // fixed header of 2 to 3 bytes, name of 6, version
-		if _, err := io.ReadFull(c, head); err != nil {
-			return
-		}
-		if version := head[strings.Index(string(head), "MQTT")+4]; version == 5 {
-			_, _ = c.Write(answer)
+		head := begin(c)
+		if head == nil {
 			return
 		}
 		d, err := new(net.Dialer).DialContext(context.Background(), "tcp", address) //nolint:usetesting // connections outlive a test's context
@@ -232,12 +281,13 @@ func old(t *testing.T, address string, answer []byte) string {
 			go pass(c)
 		}
 	}()
-	return "mqtt://" + l.Addr().String()
+	return l.Addr().String()
 }
 
 // TestExternal: codes reach a machine through another broker, and what it says
 // reaches Scrip, in each version of the protocol.
 func TestExternal(t *testing.T) {
+	t.Parallel()
 	for name, refusal := range externals() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -290,6 +340,7 @@ func TestExternal(t *testing.T) {
 
 // TestExternalAway: a machine that has been away is told all that it should hold.
 func TestExternalAway(t *testing.T) {
+	t.Parallel()
 	m := mosquitto(t, rig.MosquittoOptions{})
 	r := outside(t, m.URL())
 	v := r.machine("16327138", "Asia/Shanghai")
@@ -312,7 +363,12 @@ func TestExternalAway(t *testing.T) {
 
 	r.check(r.pickups.Withdraw(r.ctx, r.root, withdrawn.ID))
 	missed := r.code(v)
-	r.wantDelivery(missed, pickup.Sent) // the broker has taken it, for nobody
+	stop := r.ticking()
+	r.eventually("the broker to have the withdrawal and the code nine times, for nobody", func() bool {
+		return r.metric("scrip_mqtt_messages_sent_total") == 4+2*9
+	})
+	r.wantDelivery(missed, pickup.Sent)
+	stop()
 	r.clock.Add(2 * time.Minute)
 	p = r.dial(version3{}, v, login{})
 	p.send(r.heartbeat(v)) // some firmware says that it is there before it listens
@@ -338,39 +394,65 @@ func TestExternalAway(t *testing.T) {
 	r.nothing(p, v)
 }
 
-// TestExternalRestart: nothing is lost when the broker is killed.
+// TestExternalRestart: nothing is lost when the broker is killed, whoever finds it
+// again first.
 func TestExternalRestart(t *testing.T) {
-	m := mosquitto(t, rig.MosquittoOptions{})
-	r := outside(t, m.URL())
-	v := r.machine("16327138", "Asia/Shanghai")
-	p := r.connect(version3{}, v, login{})
-	r.heartbeats(p, v)
-	before := r.code(v)
-	p.wantAbout(wire.MethodCreate, before)
-	r.wantDelivery(before, pickup.Sent)
-	r.check(m.Kill())
-	p.ended()
-	r.eventually("the end of the connection", func() bool { return r.metric("scrip_mqtt_broker_connected") == 0 })
-	during := []pickup.Code{r.code(v), r.code(v)}
-	if got := r.get(during[0].ID).Delivery; got != pickup.Queued {
-		t.Errorf("without a broker delivery is %s", got)
-	}
-	r.check(m.Start(r.ctx))
-	p = r.connect(version3{}, v, login{})
-	p.wantAbout(wire.MethodCreate, during...)
-	r.connected()
-	after := r.code(v)
-	p.wantAbout(wire.MethodCreate, after)
-	p.send(r.put(v, after.ID))
-	r.wantDelivery(after, pickup.Received)
-	if !strings.Contains(r.logs.text(), "not connected to the MQTT broker") {
-		t.Error("the log does not say that the broker was away")
+	t.Parallel()
+	for name, refusal := range map[string][]byte{"5": nil, "3.1.1": {0x20, 2, 0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := mosquitto(t, rig.MosquittoOptions{})
+			address := m.URL()
+			if refusal != nil {
+				address = old(t, strings.TrimPrefix(address, "mqtt://"), refusal)
+			}
+			r := outside(t, address)
+			v := r.machine("16327138", "Asia/Shanghai")
+			p := r.connect(version3{}, v, login{})
+			r.heartbeats(p, v)
+			before := r.code(v)
+			p.wantAbout(wire.MethodCreate, before)
+			r.wantDelivery(before, pickup.Sent)
+			r.check(m.Kill())
+			p.ended()
+			r.eventually("the end of the connection", func() bool { return r.metric("scrip_mqtt_broker_connected") == 0 })
+			during := []pickup.Code{r.code(v), r.code(v)}
+			if got := r.get(during[0].ID).Delivery; got != pickup.Queued {
+				t.Errorf("without a broker delivery is %s", got)
+			}
+			r.check(m.Start(r.ctx))
+
+			// Scrip is back first, and speaks to nobody.
+			defer r.ticking()()
+			r.connected()
+			r.eventually("messages to nobody", func() bool { return r.metric("scrip_mqtt_messages_sent_total") >= 3 })
+			p = r.connect(version3{}, v, login{})
+			if name == "5" { // the broker has said so: it is tried again
+				got := map[int64]bool{}
+				for len(got) < len(during) {
+					_, id := p.about()
+					got[id] = true
+				}
+			}
+			p.send(r.heartbeat(v))
+			seen := map[int64]bool{}
+			for !seen[before.ID] || !seen[during[0].ID] || !seen[during[1].ID] {
+				_, id := p.about()
+				seen[id] = true
+			}
+			p.send(r.put(v, during[1].ID))
+			r.wantDelivery(during[1], pickup.Received)
+			if !strings.Contains(r.logs.text(), "not connected to the MQTT broker") {
+				t.Error("the log does not say that the broker was away")
+			}
+		})
 	}
 }
 
 // TestExternalReplicas: two share the work, each machine is served by one of them,
 // and by the other once that is dead.
 func TestExternalReplicas(t *testing.T) {
+	t.Parallel()
 	m := mosquitto(t, rig.MosquittoOptions{})
 	a := outside(t, m.URL())
 	b := a.replica(m.URL(), nil)
@@ -382,6 +464,7 @@ func TestExternalReplicas(t *testing.T) {
 	for i := range fleet {
 		fleet[i] = a.machine(fmt.Sprint(20000000+i), "Asia/Shanghai")
 		peers[i] = a.connect(version3{}, fleet[i], login{})
+		a.heartbeats(peers[i], fleet[i])
 	}
 	var codes [machines][]pickup.Code
 	for n := range each {
@@ -413,6 +496,7 @@ func TestExternalReplicas(t *testing.T) {
 		}
 	}
 	puts := func(r *replica) float64 { return r.metric("scrip_mqtt_uplinks_total", wire.MethodPut) }
+	a.eventually("all reports to be counted", func() bool { return puts(a)+puts(b) >= machines*each })
 	if puts(a) == 0 || puts(b) == 0 || puts(a)+puts(b) != machines*each {
 		t.Errorf("%v and %v reports were heard, want %d in all", puts(a), puts(b), machines*each)
 	}
@@ -449,6 +533,7 @@ func (f *failing) Use(ctx context.Context, r pickup.Report) (pickup.Code, error)
 // TestExternalPutIsKept: the report of a use that cannot be written down is
 // neither acknowledged nor forgotten.
 func TestExternalPutIsKept(t *testing.T) {
+	t.Parallel()
 	m := mosquitto(t, rig.MosquittoOptions{})
 	w := newDatabase(t)
 	f := &failing{Store: w.db}
@@ -465,17 +550,20 @@ func TestExternalPutIsKept(t *testing.T) {
 	r.wantMetric(1, "scrip_mqtt_uplinks_total", wire.MethodPut)
 }
 
-// TestExternalWebSocket: ws:// works.
-func TestExternalWebSocket(t *testing.T) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
+// freePort is one that nothing listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l := listen(t)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// TestExternalWebSocket: ws:// works.
+func TestExternalWebSocket(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
 	m := mosquitto(t, rig.MosquittoOptions{Config: fmt.Sprintf("listener %d 127.0.0.1\nprotocol websockets\n", port)})
 	r := outside(t, fmt.Sprintf("ws://127.0.0.1:%d", port))
 	r.address = strings.TrimPrefix(m.URL(), "mqtt://")
@@ -485,6 +573,88 @@ func TestExternalWebSocket(t *testing.T) {
 	p.wantAbout(wire.MethodCreate, c)
 	p.send(r.put(v, c.ID))
 	r.wantDelivery(c, pickup.Received)
+}
+
+// TestExternalTLS: mqtts:// works with a broker whose certificate is trusted, and
+// with no other.
+func TestExternalTLS(t *testing.T) {
+	plain := strings.TrimPrefix(mosquitto(t, rig.MosquittoOptions{}).URL(), "mqtt://")
+	secure := func(c tls.Certificate) string {
+		l := tls.NewListener(listen(t), &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c}})
+		return "mqtts://" + passOn(t, l, plain, func(net.Conn) []byte { return []byte{} })
+	}
+	trusted, other := trusted(t), certificate(t)
+	file := filepath.Join(t.TempDir(), "roots.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: trusted.Certificate[0]})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", file) // read once in a process: nothing else here looks at certificates
+
+	r := outside(t, secure(trusted))
+	r.address = plain
+	v := r.machine("16327138", "Asia/Shanghai")
+	p := r.connect(version3{}, v, login{})
+	c := r.code(v)
+	p.wantAbout(wire.MethodCreate, c)
+	p.send(r.put(v, c.ID))
+	r.wantDelivery(c, pickup.Received)
+
+	stranger := newDatabase(t).disconnected(secure(other), nil)
+	stranger.eventually("a complaint", func() bool {
+		return strings.Contains(stranger.logs.text(), "certificate signed by unknown authority")
+	})
+	if stranger.metric("scrip_mqtt_broker_connected") != 0 {
+		t.Error("a stranger's certificate is accepted")
+	}
+}
+
+// theTrusted is the one certificate that this process trusts.
+var theTrusted atomic.Pointer[tls.Certificate] //nolint:gochecknoglobals // the process looks for roots once, and -count runs tests again
+
+func trusted(t *testing.T) tls.Certificate {
+	t.Helper()
+	c := certificate(t)
+	theTrusted.CompareAndSwap(nil, &c)
+	return *theTrusted.Load()
+}
+
+// certificate makes one for 127.0.0.1.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now() //nolint:forbidigo // certificates are checked by the system's clock
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestReconnectAfter: pauses grow, to 30 seconds and no further, and differ.
+func TestReconnectAfter(t *testing.T) {
+	for failures, most := range map[int]time.Duration{
+		1: 500 * time.Millisecond, 2: time.Second, 5: 8 * time.Second, 7: 30 * time.Second, 1000: 30 * time.Second,
+	} {
+		seen := map[int64]bool{}
+		for range 100 {
+			d := broker.ReconnectAfter(failures)
+			if d < most/2 || d >= most {
+				t.Fatalf("after %d failures: %v, want half of %v to all of it", failures, d, most)
+			}
+			seen[d.Nanoseconds()] = true
+		}
+		if len(seen) < 50 {
+			t.Errorf("after %d failures there are only %d pauses", failures, len(seen))
+		}
+	}
 }
 
 // open lets everybody do everything.
@@ -501,8 +671,10 @@ func (*open) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
 // TestExternalEvents: a broker that says who comes and goes, as EMQX does, is
 // listened to; and one that has no shared subscriptions is no hindrance.
 func TestExternalEvents(t *testing.T) {
+	t.Parallel()
 	for name, shared := range map[string]byte{"shared": 1, "plain": 0} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			limits := mqtt.NewDefaultServerCapabilities()
 			limits.SharedSubAvailable = shared
 			s := mqtt.New(&mqtt.Options{InlineClient: true, Capabilities: limits, Logger: slog.New(slog.DiscardHandler)})

@@ -14,7 +14,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/pickup"
-	"github.com/scrip-codes/scrip/internal/sqlite"
+	"github.com/scrip-codes/scrip/internal/storetest"
 )
 
 // TestLogin guesses passwords.
@@ -82,12 +82,12 @@ func TestRevoked(t *testing.T) {
 
 // slowLogin is a store that something happens to while it checks a password.
 type slowLogin struct {
-	*sqlite.DB
+	storetest.Engine
 	during atomic.Pointer[func()]
 }
 
 func (s *slowLogin) Login(ctx context.Context, no string) (fleet.Machine, account.Hash, error) {
-	m, hash, err := s.DB.Login(ctx, no)
+	m, hash, err := s.Engine.Login(ctx, no)
 	if during := s.during.Load(); during != nil {
 		(*during)()
 	}
@@ -99,8 +99,8 @@ func TestRevokedMeanwhile(t *testing.T) {
 	for name, v := range versions() {
 		t.Run(name, func(t *testing.T) {
 			store := &slowLogin{}
-			w := newWorld(t, options{fleet: func(db *sqlite.DB) fleet.Store {
-				store.DB = db
+			w := newWorld(t, options{fleet: func(db storetest.Engine) fleet.Store {
+				store.Engine = db
 				return store
 			}})
 			m := w.machine("16327138", "Asia/Shanghai")
@@ -120,8 +120,8 @@ func TestRevokedMeanwhile(t *testing.T) {
 // TestPanic breaks something on behalf of one machine. The others go on.
 func TestPanic(t *testing.T) {
 	store := &slowLogin{}
-	w := newWorld(t, options{fleet: func(db *sqlite.DB) fleet.Store {
-		store.DB = db
+	w := newWorld(t, options{fleet: func(db storetest.Engine) fleet.Store {
+		store.Engine = db
 		return store
 	}})
 	m := w.machine("16327138", "Asia/Shanghai")

@@ -2,7 +2,6 @@ package broker_test
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -25,24 +24,16 @@ pattern write /server/app
 // password, and is kept from what is not its own. Machines have a listener of
 // their own there, on which a client id is the username, whatever they say.
 func TestMosquittoWalls(t *testing.T) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	machines := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
+	port := freePort(t)
 	const scripPassword, ownPassword, otherPassword = "scrip's p@ssword", "own", "other"
 	m := mosquitto(t, rig.MosquittoOptions{
-		Users: map[string]string{"scrip": scripPassword, "16327138": ownPassword, "16327139": otherPassword},
-		ACL:   walls,
-		Config: fmt.Sprintf("listener %s 127.0.0.1\nuse_username_as_clientid true\n",
-			machines[strings.LastIndexByte(machines, ':')+1:]),
+		Users:  map[string]string{"scrip": scripPassword, "16327138": ownPassword, "16327139": otherPassword},
+		ACL:    walls,
+		Config: fmt.Sprintf("listener %d 127.0.0.1\nuse_username_as_clientid true\n", port),
 	})
 	r := outside(t, strings.Replace(m.URL(), "mqtt://", "mqtt://scrip:scrip%27s%20p%40ssword@", 1))
-	r.address = machines
+	r.address = fmt.Sprintf("127.0.0.1:%d", port)
 	if log := r.logs.text(); strings.Contains(log, "ssword") || !strings.Contains(log, "shared=true") {
 		t.Errorf("the log: %s", log)
 	}
@@ -101,6 +92,7 @@ func TestMosquittoWalls(t *testing.T) {
 // TestExternalWrongPassword: a broker that does not let Scrip in is said to, and
 // the password is not.
 func TestExternalWrongPassword(t *testing.T) {
+	t.Parallel()
 	m := mosquitto(t, rig.MosquittoOptions{Users: map[string]string{"scrip": "right"}})
 	w := newDatabase(t)
 	r := w.disconnected(strings.Replace(m.URL(), "mqtt://", "mqtt://scrip:wrong-wrong@", 1), nil)

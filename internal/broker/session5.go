@@ -9,6 +9,8 @@ import (
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/scrip-codes/scrip/internal/delivery"
 )
 
 // acknowledgeEvery is how often acknowledgements are written, in the order of
@@ -99,6 +101,9 @@ func (s *session5) publish(ctx context.Context, topic string, payload []byte) er
 	ack, err := s.client.Publish(ctx, &paho.Publish{Topic: topic, QoS: 1, Payload: payload})
 	if ack != nil && ack.ReasonCode >= packets.PubackUnspecifiedError {
 		return fmt.Errorf("the broker refuses a message to %s: reason %#x", topic, ack.ReasonCode)
+	}
+	if err == nil && ack.ReasonCode == packets.PubackNoMatchingSubscribers {
+		return delivery.ErrUnheard
 	}
 	return err
 }

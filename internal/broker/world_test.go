@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,10 +15,10 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/broker"
 	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/enginetest"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/pickup"
-	"github.com/scrip-codes/scrip/internal/sqlite"
 	"github.com/scrip-codes/scrip/internal/storetest"
 	"github.com/scrip-codes/scrip/internal/wire"
 )
@@ -47,12 +46,12 @@ func (l *logs) text() string {
 	return l.b.String()
 }
 
-// world is a whole server for machines, over the embedded engine and TCP.
+// world is a whole server for machines, over the engine under test and TCP.
 type world struct {
 	testing.TB
 	ctx      context.Context // the test's
 	clock    *storetest.Clock
-	db       *sqlite.DB
+	db       storetest.Engine
 	fleet    *fleet.Service
 	pickups  *pickup.Service
 	watch    *fleet.Watch
@@ -76,7 +75,7 @@ type options struct {
 	at             time.Time // when it begins
 	style          fleet.Style
 	connectionsMax int
-	fleet          func(*sqlite.DB) fleet.Store // nil: the database
+	fleet          func(storetest.Engine) fleet.Store // nil: the database
 }
 
 func newWorld(tb testing.TB, o options) *world {
@@ -98,8 +97,8 @@ func newDatabase(tb testing.TB) *world {
 		TB: tb, ctx: tb.Context(), clock: storetest.NewClock(), logs: &logs{},
 		root: account.Actor{ID: 1, Role: account.RoleRoot, Address: "192.0.2.1"},
 	}
-	db, err := sqlite.Open(w.ctx, sqlite.Options{
-		Path: filepath.Join(tb.TempDir(), "scrip.db"), Secrets: []string{"a secret for tests"}, Now: w.clock.Now,
+	db, err := enginetest.New(tb, tb.TempDir()).Open(w.ctx, storetest.Options{
+		Secrets: []string{"a secret for tests"}, Now: w.clock.Now,
 	})
 	w.check(err)
 	w.db = db

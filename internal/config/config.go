@@ -246,6 +246,9 @@ func (s *settings) database(f Flags, dataDir string) (shown string, postgres Sec
 	scheme, path, ok := strings.Cut(url, ":")
 	const do = "leave it empty for SQLite in the data directory, or write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
 	if scheme == "postgres" || scheme == "postgresql" {
+		if !strings.HasPrefix(path, "//") {
+			url = scheme + "://" + path
+		}
 		return s.postgres(url, do), NewSecret(url)
 	}
 	if !ok || scheme != "sqlite" {

@@ -133,4 +133,6 @@ var (
 	ErrGone = errors.New("there is nothing to send any more")
 	// ErrAway says that the machine is not connected.
 	ErrAway = errors.New("the machine is not connected")
+	// ErrUnheard says that another broker has the message, and nobody to give it to.
+	ErrUnheard = errors.New("nobody listens")
 )

@@ -31,6 +31,9 @@ const (
 	// restsMax bounds the failures that are remembered. With more of them the Relay
 	// claims nothing for a while: what fails so often is not one entry's fault.
 	restsMax = 4096
+	// unheardTries bounds how often a message is sent that nobody listens for, within
+	// half a minute: the machine may be on its way. Then it waits for it to come back.
+	unheardTries = 9
 	// goneRest is for an entry that there is nothing to say of any more: its removal
 	// is under way.
 	goneRest = 5 * time.Second
@@ -327,13 +330,16 @@ func (r *Relay) send(ctx context.Context, s *share) {
 	r.mu.Unlock()
 	_, err := r.sender.Send(ctx, item, func() {})
 	r.mu.Lock()
+	tries := r.rests[key].failed + 1
 	switch {
-	case err == nil:
+	case err == nil || errors.Is(err, ErrUnheard) && (tries >= unheardTries || len(r.rests) >= restsMax):
 		delete(r.rests, key)
 		r.sent = append(r.sent, Progress{ID: item.ID, Stage: Relayed, Round: item.Round})
 		return // known until that is written down
 	case errors.Is(err, ErrAway):
 		r.drop(s) // Down will be called
+	case errors.Is(err, ErrUnheard):
+		r.restFor(key, tries, restFor(tries))
 	case errors.Is(err, ErrGone):
 		r.restFor(key, r.rests[key].failed, goneRest)
 	default:

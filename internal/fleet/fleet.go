@@ -89,6 +89,7 @@ const (
 	Offline   Presence = iota
 	Connected          // to the embedded broker, now
 	Heard              // of, at LastSeen; it may be connected to another broker
+	Missed             // Heard of, before that broker was away: so it may have been, too
 )
 
 // Machine is one vending machine.
@@ -110,7 +111,7 @@ type Machine struct {
 
 // Online reports whether the machine is online at now.
 func (m *Machine) Online(now time.Time) bool {
-	return m.Presence == Connected || m.Presence == Heard && now.Sub(m.LastSeen) < SilentFor
+	return m.Presence == Connected || m.Presence >= Heard && now.Sub(m.LastSeen) < SilentFor
 }
 
 // MachineChange is what is to be changed of a machine; nil fields stay.

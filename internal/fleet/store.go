@@ -68,6 +68,9 @@ type Store interface {
 	// live codes, and what else waits for it, wait in the outbox to be sent through
 	// a broker that is not ours.
 	See(ctx context.Context, sightings []Sighting) error
+	// Miss says that a broker that is not ours was away: of a machine that was Heard
+	// of the next that is counts as its coming back.
+	Miss(ctx context.Context) error
 	// Begin says that no machine is connected: the broker has just started.
 	Begin(ctx context.Context) error
 }

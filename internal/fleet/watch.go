@@ -82,6 +82,21 @@ func (w *Watch) Hear(machine int64, back bool) {
 	})
 }
 
+// Miss says that the broker that is not ours was away, so that any machine may
+// have been.
+func (w *Watch) Miss(ctx context.Context) error { return w.store.Miss(ctx) }
+
+// settle notes those that were given a moment.
+func (w *Watch) settle() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for machine, s := range w.settling {
+		s.timer.Stop()
+		w.see(machine, Heard, s.back)
+	}
+	clear(w.settling)
+}
+
 // see is called with the lock.
 func (w *Watch) see(machine int64, p Presence, back bool) {
 	s := Sighting{MachineID: machine, Presence: p, Back: back}
@@ -107,6 +122,7 @@ func (w *Watch) Run(ctx context.Context) {
 		select {
 		case <-w.some:
 		case <-ctx.Done():
+			w.settle()
 			_ = w.write(context.WithoutCancel(ctx)) // logged
 			return
 		}

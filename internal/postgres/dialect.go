@@ -21,15 +21,6 @@ type dialect struct{ d *DB }
 
 var _ sqlstore.Dialect = dialect{}
 
-// Position implements sqlstore.Dialect.
-func (dialect) Position() string { return `id` }
-
-// Lane implements sqlstore.Dialect.
-func (dialect) Lane() string { return `lane` }
-
-// Seq implements sqlstore.Dialect.
-func (dialect) Seq() string { return `seq` }
-
 // In implements sqlstore.Dialect.
 func (dialect) In(ids []int64) (text string, arg any) { return `= ANY(CAST(?1 AS BIGINT[]))`, ids }
 
@@ -56,6 +47,17 @@ func (dialect) Pattern(fragment string) string {
 
 // Salt implements sqlstore.Dialect.
 func (dialect) Salt() string { return `SELECT value FROM key_salt` }
+
+// Counter implements sqlstore.Dialect.
+func (dialect) Counter(table string) string {
+	if counted(table) {
+		return `SELECT value FROM counters WHERE name = '` + table + `'`
+	}
+	return `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM ` + table + `_id_seq`
+}
+
+// counted reports whether the ids of a table come from the table of counters.
+func counted(table string) bool { return table == "users" || table == "redemptions" }
 
 // NextUser implements sqlstore.Dialect. The row of the counter is locked until
 // the transaction ends, so that no id is left out.
@@ -146,7 +148,9 @@ func (d *DB) Since(ctx context.Context, _ int64, most int) (items []delivery.Ite
 		return nil, err
 	}
 	err = d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error {
-		items, t.Wrote = nil, true
+		t.Wrote = true
+		// What an earlier try has listed stays: if its connection was lost at the
+		// commit, nobody would be told of it again.
 		return t.Each(ctx, func(row sqlstore.Scanner) error {
 			i, err := sqlstore.ScanItem(row)
 			items = append(items, i)
@@ -155,7 +159,7 @@ func (d *DB) Since(ctx context.Context, _ int64, most int) (items []delivery.Ite
 			(SELECT id FROM outbox WHERE pending = 1 ORDER BY id`+sqlstore.Limit(most)+`) RETURNING `+sqlstore.ItemColumns)
 	})
 	slices.SortFunc(items, func(a, b delivery.Item) int { return cmp.Compare(a.ID, b.ID) })
-	return items, err
+	return slices.CompactFunc(items, func(a, b delivery.Item) bool { return a.ID == b.ID }), err
 }
 
 // createKeys makes the keys and the ledger's heads of an empty database.

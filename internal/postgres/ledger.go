@@ -81,23 +81,21 @@ func (d *DB) queueEntries(b *pgx.Batch, head *account.Head, entries []account.En
 // Audit implements account.Store. All comes from one state: entries of other lanes
 // may become visible behind one that has been read.
 func (d *DB) Audit(ctx context.Context, a account.Auditor) error {
-	// Of its own: it takes as long as it takes, and others have need of the pool.
-	conn, err := pgx.ConnectConfig(ctx, d.pool.Config().ConnConfig)
+	return d.longRead(ctx, func(s *session) error { return sqlstore.AuditAll(ctx, sqlstore.Conn{Driver: s}, a) })
+}
+
+// longRead calls do with one state of the database, on a connection of its own: it
+// takes as long as it takes, and others have need of the pool.
+func (d *DB) longRead(ctx context.Context, do func(*session) error) error {
+	conn, err := connectAlone(ctx, d.pool.Config())
 	if err != nil {
-		return fmt.Errorf("connecting to the database: %w", err)
+		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it has only read
 	if _, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`); err != nil {
 		return err
 	}
-	s := sqlstore.Conn{Driver: &session{d: d, conn: conn, ctx: ctx}}
-	var after int64
-	for more := true; more; {
-		if after, more, err = d.AuditStep(ctx, s, a, after); err != nil {
-			return err
-		}
-	}
-	return nil
+	return do(&session{d: d, conn: conn, ctx: ctx})
 }
 
 // Checkpoint writes the ends of all lanes into the ledger, unless there is nothing

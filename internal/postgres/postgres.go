@@ -167,11 +167,24 @@ func set(c *pgxpool.Config, url string) {
 	}
 	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		// An answer of success is durable, whatever this role or database is set to.
-		_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false)
-			WHERE current_setting('synchronous_commit') = 'off'`)
+		if _, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false)
+			WHERE current_setting('synchronous_commit') = 'off'`); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, setPlans)
 		return err
 	}
 }
+
+// setPlans has each statement planned as the walk along an index that it was
+// written for, once for each connection. What the planner knows of a table is
+// minutes old, and nothing of one that is new: it would read a table from end to
+// end that was empty when it looked, and holds a million codes now. A database
+// that does not know a setting is left alone.
+const setPlans = `SELECT set_config(name, setting, false) FROM (VALUES
+		('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
+		('plan_cache_mode', 'force_generic_plan')) AS s (name, setting)
+	WHERE current_setting(name, true) IS NOT NULL`
 
 // Migrate brings the schema of the database at the address up to date.
 func Migrate(ctx context.Context, url string) (from, to int64, err error) {

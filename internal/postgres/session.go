@@ -169,6 +169,12 @@ func (d *DB) with(ctx, work context.Context, pool *pgxpool.Pool, do func(*sessio
 		return sqlstore.ErrClosed
 	default:
 	}
+	return d.borrow(ctx, work, pool, do)
+}
+
+// borrow is with, while the database is being closed too: for what belongs to a
+// call that is under way.
+func (d *DB) borrow(ctx, work context.Context, pool *pgxpool.Pool, do func(*session) error) error {
 	wait, cancel := context.WithTimeout(ctx, workTimeout)
 	defer cancel()
 	c, err := pool.Acquire(wait)
@@ -286,8 +292,8 @@ func (d *DB) commit(s *session, b *pgx.Batch, head account.Head, entries []accou
 		return nil
 	}
 	err = fmt.Errorf("committing: %w", err)
-	if _, told := errors.AsType[*pgconn.PgError](err); told && !s.conn.IsClosed() || entries == nil {
-		return err // the server says that it has not
+	if e, told := errors.AsType[*pgconn.PgError](err); told && !s.conn.IsClosed() && e.Code != unsure || entries == nil {
+		return err // the server says that it has not, or it may be done again
 	}
 	last := entries[len(entries)-1]
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), workTimeout)
@@ -307,6 +313,10 @@ func (d *DB) commit(s *session, b *pgx.Batch, head account.Head, entries []accou
 	return fmt.Errorf("%w: %s", errUnknown, err.Error()) // not to be taken for what it was
 }
 
+// unsure is the code of a server that does not know either what has become of a
+// commit: one of several that had it.
+const unsure = "40003"
+
 // errUnknown says that a connection was lost during a commit, and that nobody
 // could look what has become of it.
 var errUnknown = errors.New("nobody knows whether it was written, since the database does not answer: look before you try again")
@@ -315,7 +325,7 @@ var errUnknown = errors.New("nobody knows whether it was written, since the data
 // waits for the lane, and so for the end of the transaction that has it, which
 // may go on without its connection.
 func (d *DB) committed(ctx context.Context, lane, seq int64, mac []byte) (found bool, err error) {
-	err = d.with(ctx, ctx, d.side, func(s *session) error {
+	err = d.borrow(ctx, ctx, d.side, func(s *session) error {
 		b := &pgx.Batch{}
 		b.Queue(`BEGIN`)
 		b.Queue(`SELECT lane FROM ledger_heads WHERE lane = $1 FOR UPDATE`, lane)
@@ -361,13 +371,14 @@ func retriable(err error) bool {
 		return true
 	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch e.Code[:2] {
-		case "08", "57": // connection failures; shutting down, starting up
-			return e.Code != "57014" // statement_timeout, or a person has cancelled it
-		case "25":
-			return e.Code == "25006" // read only: a standby that is about to take over
+		switch e.Code {
+		case "57014": // statement_timeout, or a person has cancelled it
+			return false
+		case "25006", unsure: // read only: a standby that is about to take over; a commit that can be repeated
+			return true
 		}
-		return false
+		// Connection failures; shutting down, starting up.
+		return strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "57")
 	}
 	// What the driver says of a connection: it was not made, or was lost before the
 	// commit was sent, or with a commit that can be repeated.

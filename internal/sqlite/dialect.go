@@ -20,15 +20,6 @@ type dialect struct{}
 
 var _ sqlstore.Dialect = dialect{}
 
-// Position implements sqlstore.Dialect: with one lane it is the place in that.
-func (dialect) Position() string { return `seq` }
-
-// Lane implements sqlstore.Dialect.
-func (dialect) Lane() string { return strconv.Itoa(lane) }
-
-// Seq implements sqlstore.Dialect.
-func (dialect) Seq() string { return `seq` }
-
 // In implements sqlstore.Dialect.
 func (dialect) In(ids []int64) (text string, arg any) {
 	b := []byte{'['}
@@ -49,6 +40,12 @@ func (dialect) Pattern(fragment string) string { return sqlstore.LikeAnywhere(fr
 
 // Salt implements sqlstore.Dialect.
 func (dialect) Salt() string { return `SELECT value FROM settings WHERE name = 'key_salt'` }
+
+// Counter implements sqlstore.Dialect.
+func (dialect) Counter(table string) string {
+	return `SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '` + table + `'), 0),
+		coalesce((SELECT max(id) FROM ` + table + `), 0))`
+}
 
 // NextUser implements sqlstore.Dialect.
 func (dialect) NextUser(ctx context.Context, t *sqlstore.Tx) (id int64, err error) {

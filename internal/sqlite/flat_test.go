@@ -221,7 +221,7 @@ func TestPlans(t *testing.T) {
 // the walk, because it is an audit's, about who is root, or of a start.
 func mayWalk(text string) bool {
 	for _, allowed := range []string{
-		`SELECT seq FROM ledger WHERE true ORDER BY seq DESC LIMIT `,
+		`SELECT id FROM ledger WHERE true ORDER BY id DESC LIMIT `,
 		`SELECT id, quota FROM users ORDER BY id`,
 		`FROM users WHERE role >= ?`,
 		`SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT `,

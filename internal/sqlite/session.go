@@ -165,12 +165,12 @@ func (d *DB) transact(ctx context.Context, do func(context.Context, *sqlstore.Tx
 		d.failing.Store(true)
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
-	t, head, err := d.begin(ctx)
+	t, at, err := d.begin(ctx)
 	if err == nil {
 		err = do(ctx, t)
 	}
 	if err == nil && t.Wrote {
-		err = d.finish(ctx, t, head)
+		err = d.finish(ctx, t, at)
 	}
 	if err == nil && t.Wrote {
 		if _, err = w.Exec(ctx, `COMMIT`); err == nil {
@@ -190,24 +190,25 @@ func (d *DB) transact(ctx context.Context, do func(context.Context, *sqlstore.Tx
 
 // begin reads what every write transaction needs. Nothing that the database
 // says is kept from one transaction to the next: other processes write too.
-func (d *DB) begin(ctx context.Context) (*sqlstore.Tx, account.Head, error) {
-	head := account.Head{Lane: lane}
+func (d *DB) begin(ctx context.Context) (*sqlstore.Tx, end, error) {
+	at := end{Head: account.Head{Lane: lane}}
 	var epoch int64
-	err := d.writer.Row(ctx, `SELECT h.count, h.mac, s.value FROM ledger_heads h, settings s
-		WHERE h.lane = ? AND s.name = 'key_epoch'`, lane).Scan(&head.Count, &head.MAC, &epoch)
+	err := d.writer.Row(ctx, `SELECT h.count, h.mac, s.value, (SELECT coalesce(max(id), 0) FROM ledger)
+		FROM ledger_heads h, settings s WHERE h.lane = ? AND s.name = 'key_epoch'`, lane).
+		Scan(&at.Count, &at.MAC, &epoch, &at.id)
 	if err != nil {
 		err = fmt.Errorf("reading the ledger's head: %w", err)
 	}
-	return d.Tx(sqlstore.Conn{Driver: d.writer}, epoch), head, err
+	return d.Tx(sqlstore.Conn{Driver: d.writer}, epoch), at, err
 }
 
 // finish writes what the transaction has left to be written at its end.
-func (d *DB) finish(ctx context.Context, t *sqlstore.Tx, head account.Head) error {
+func (d *DB) finish(ctx context.Context, t *sqlstore.Tx, at end) error {
 	if err := t.WriteBalances(ctx); err != nil {
 		return err
 	}
 	if err := writeCounts(ctx, t); err != nil {
 		return err
 	}
-	return d.writeLedger(ctx, t, head)
+	return d.writeLedger(ctx, t, at)
 }

@@ -218,24 +218,25 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("reading the migrations: %w", err)
 	}
-	have, want, err := p.GetVersions(ctx)
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading the schema's version: %w", err)
-	}
-	if have > want {
-		return have, want, fmt.Errorf("the database's schema is version %d, this program knows %d: use the newer program", have, want)
-	}
-	if have == want {
-		return have, want, nil
-	}
-	if _, err = p.Up(ctx); err != nil {
-		// Another process that starts at the same moment may have been first.
-		if have, want, again := p.GetVersions(ctx); again == nil && have == want {
-			return have, want, nil
+	from, to, err = p.GetVersions(ctx)
+	for have := from; ; {
+		if err != nil {
+			return from, to, fmt.Errorf("reading the schema's version: %w", err)
 		}
-		return have, want, fmt.Errorf("bringing the schema up to date: %w", err)
+		if have > to {
+			return from, to, fmt.Errorf("the database's schema is version %d, this program knows %d: use the newer program", have, to)
+		}
+		if have == to {
+			return from, to, nil
+		}
+		_, failed := p.Up(ctx)
+		before := have
+		// Another process that starts at the same moment may have been first: then
+		// what is left is tried again.
+		if have, to, err = p.GetVersions(ctx); failed != nil && err == nil && have == before {
+			return from, to, fmt.Errorf("bringing the schema up to date: %w", failed)
+		}
 	}
-	return have, want, nil
 }
 
 // Ping reports whether the database can be read, whether its keys can, and, if

@@ -61,7 +61,7 @@ func TestTampering(t *testing.T) {
 	f.whole()
 	raw := f.raw()
 	for _, table := range proven() {
-		f.exec(raw, fmt.Sprintf(`CREATE TABLE kept_%s AS SELECT * FROM %s`, table, table))
+		f.exec(raw, fmt.Sprintf(`CREATE TABLE kept_%s AS SELECT %s FROM %s`, table, f.columns(table), table))
 	}
 	restore := func() {
 		for _, table := range proven() {
@@ -80,17 +80,17 @@ func TestTampering(t *testing.T) {
 		{name: "entry removed", says: "entries 9 to 9 are missing", sql: []string{`DELETE FROM ledger WHERE seq = 9`}},
 		{name: "entry removed and the gap closed", says: "was altered or moved", sql: []string{
 			`DELETE FROM ledger WHERE seq = 9`,
-			`UPDATE ledger SET seq = -seq WHERE seq > 9`,
-			`UPDATE ledger SET seq = -seq - 1 WHERE seq < 0`,
+			`UPDATE ledger SET id = -id WHERE seq > 9`,
+			`UPDATE ledger SET id = -id - 1 WHERE id < 0`,
 		}},
 		{name: "two entries swapped", says: "entry 9 was altered or moved", sql: []string{
-			`UPDATE ledger SET seq = 1000 WHERE seq = 9`,
-			`UPDATE ledger SET seq = 9 WHERE seq = 10`,
-			`UPDATE ledger SET seq = 10 WHERE seq = 1000`,
+			`UPDATE ledger SET id = 1000 WHERE id = 9`,
+			`UPDATE ledger SET id = 9 WHERE id = 10`,
+			`UPDATE ledger SET id = 10 WHERE id = 1000`,
 		}},
 		{name: "entry repeated at the end", says: "was altered or moved", sql: []string{
 			fmt.Sprintf(`INSERT INTO ledger SELECT %d, at, kind, actor_id, address, account_id, first_id, last_id, count,
-				amount, detail, mac, machine_id FROM ledger WHERE seq = 4`, last+1),
+				amount, detail, mac, machine_id, lane, ahead FROM ledger WHERE seq = 4`, last+1),
 		}},
 		{name: "tail cut", says: "cut off", sql: []string{`DELETE FROM ledger WHERE seq > 19`}},
 		{name: "last entry cut", says: "cut off", sql: []string{fmt.Sprintf(`DELETE FROM ledger WHERE seq = %d`, last)}},
@@ -133,7 +133,7 @@ func TestTampering(t *testing.T) {
 		}},
 	}
 	for column, change := range map[string]string{
-		"seq": "seq + 1000", "at": "at + 1", "kind": "kind || ' '", "actor_id": "actor_id + 1",
+		"id": "id + 1000", "lane": "lane + 1", "ahead": "ahead - 1", "at": "at + 1", "kind": "kind || ' '", "actor_id": "actor_id + 1",
 		"address": "substr(address, 2)", "account_id": "account_id + 1", "first_id": "first_id + 1",
 		"last_id": "last_id - 1", "machine_id": "machine_id + 1", "count": "count + 1", "amount": "amount + 1", "detail": "detail || ' '",
 		"mac": "CAST(substr(mac, 1, 31) || iif(substr(mac, 32) = x'01', x'02', x'01') AS BLOB)",
@@ -182,21 +182,18 @@ func attackNames[T any](attacks []T, name func(T) string) map[string]bool {
 // everyColumn fails if the ledger has a column that no attack changes.
 func (f *tampered) everyColumn(attacked map[string]bool) {
 	f.Helper()
-	rows, err := f.raw().QueryContext(f.ctx, `SELECT name FROM pragma_table_info('ledger')`)
-	f.check(err)
-	defer func() { f.check(rows.Close()) }()
-	n := 0
-	for rows.Next() {
-		var column string
-		f.check(rows.Scan(&column))
-		if n++; !attacked[column] {
+	for column := range strings.SplitSeq(f.columns("ledger"), ",") {
+		if !attacked[column] {
 			f.Errorf("no attack changes the column %s", column)
 		}
 	}
-	f.check(rows.Err())
-	if n == 0 {
-		f.Error("the ledger has no columns")
-	}
+}
+
+// columns are those of a table that hold something.
+func (f *tampered) columns(table string) (names string) {
+	f.Helper()
+	f.check(f.raw().QueryRowContext(f.ctx, `SELECT group_concat(name) FROM pragma_table_info(?)`, table).Scan(&names))
+	return names
 }
 
 // oldSeal is the seal of the head at the checkpoint, as a thief of an older copy

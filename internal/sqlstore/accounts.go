@@ -204,7 +204,8 @@ func (t *Tx) otherRoot(ctx context.Context, u account.User) error {
 // StartSession implements account.Store.
 func (d *Store) StartSession(ctx context.Context, id int64, session account.Hash, ends time.Time) error {
 	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
-		if _, err := t.change(ctx, `INSERT INTO sessions (hash, user_id, ends) VALUES (?, ?, ?)`,
+		// It may be there, by a try whose commit was lost on its way back.
+		if _, err := t.change(ctx, `INSERT INTO sessions (hash, user_id, ends) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 			session[:], id, ends.UnixMilli()); err != nil {
 			return fmt.Errorf("starting a session: %w", err)
 		}

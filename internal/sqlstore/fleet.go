@@ -507,7 +507,7 @@ func (t *Tx) back(ctx context.Context, s *fleet.Sighting) error {
 	if err != nil {
 		return fmt.Errorf("writing who is online: %w", err)
 	}
-	if m.LastSeen = fromMillis(lastSeen); m.Online(s.At) && !s.Back {
+	if m.LastSeen = fromMillis(lastSeen); m.Presence != fleet.Missed && m.Online(s.At) && !s.Back {
 		return nil
 	}
 	return t.returned(ctx, s.MachineID, s.At)

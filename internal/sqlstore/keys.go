@@ -24,17 +24,23 @@ const (
 // storedKeys reads the wrapped keys.
 func (d *Store) storedKeys(ctx context.Context) (keys keyring.Stored, err error) {
 	err = d.engine.Snapshot(ctx, func(s Conn) error {
-		keys, err = d.readKeys(context.WithoutCancel(ctx), s)
+		keys, err = readKeys(context.WithoutCancel(ctx), spoken{s.Driver, d.dialect})
 		return err
 	})
 	return keys, err
 }
 
-func (d *Store) readKeys(ctx context.Context, s Conn) (keys keyring.Stored, err error) {
+// spoken is a Database of a connection of the store.
+type spoken struct {
+	Driver
+	Dialect
+}
+
+func readKeys(ctx context.Context, s Database) (keys keyring.Stored, err error) {
 	if err := s.Row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&keys.Epoch); err != nil {
 		return keys, err
 	}
-	if err := s.Row(ctx, d.dialect.Salt()).Scan(&keys.Salt); err != nil {
+	if err := s.Row(ctx, s.Salt()).Scan(&keys.Salt); err != nil {
 		return keys, err
 	}
 	err = s.Each(ctx, func(row Scanner) error {
@@ -139,7 +145,7 @@ func (d *Store) rewrap(ctx context.Context) error {
 		if err := t.dialect.Alone(ctx, t); err != nil {
 			return err
 		}
-		stored, err := d.readKeys(ctx, t.Conn)
+		stored, err := readKeys(ctx, spoken{t.Driver, t.dialect})
 		if err != nil {
 			return err
 		}

@@ -21,10 +21,8 @@ const (
 )
 
 // selectEntry is how entries are read.
-func (d *Store) selectEntry() string {
-	return `SELECT ` + d.dialect.Position() + `, ` + d.dialect.Lane() + `, ` + d.dialect.Seq() + `, at, kind, actor_id,
-		address, account_id, machine_id, first_id, last_id, count, amount, detail, mac FROM ledger `
-}
+const selectEntry = `SELECT id, lane, seq, at, kind, actor_id, address, account_id, machine_id, first_id, last_id, count, amount,
+	detail, mac FROM ledger `
 
 func scanEntry(row Scanner) (account.Entry, error) {
 	var e account.Entry
@@ -37,7 +35,7 @@ func scanEntry(row Scanner) (account.Entry, error) {
 
 // Ledger implements account.Store.
 func (d *Store) Ledger(ctx context.Context, f account.LedgerFilter) (entries []account.Entry, err error) {
-	text, args := d.ledgerQuery(f)
+	text, args := ledgerQuery(f)
 	err = d.engine.Read(ctx, func(s Conn) error {
 		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
 			e, err := scanEntry(row)
@@ -51,7 +49,7 @@ func (d *Store) Ledger(ctx context.Context, f account.LedgerFilter) (entries []a
 // ledgerQuery writes the query as a union of arms, each of which walks one
 // index from its end and stops at the limit. Times beside a user, a code or a machine
 // only choose among that one's entries.
-func (d *Store) ledgerQuery(f account.LedgerFilter) (text string, args []any) {
+func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	type arm struct {
 		where string
 		args  []any
@@ -66,8 +64,7 @@ func (d *Store) ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 		}
 		arms = product
 	}
-	position := d.dialect.Position()
-	order := position + ` DESC`
+	order := `id DESC`
 	if f.CodeID != 0 {
 		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id = 0`, []any{f.CodeID}},
 			arm{
@@ -89,7 +86,7 @@ func (d *Store) ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	case f.UserID < 0:
 		and(arm{`actor_id = 0`, nil})
 	case !about && (!f.From.IsZero() || !f.To.IsZero()):
-		order = `at DESC, ` + order // which is not quite that of seq: clocks are set back, and redeems wait
+		order = `at DESC, ` + order // which is not quite that of id: clocks are set back, and redeems wait
 	}
 	if !f.From.IsZero() {
 		and(arm{`at >= ?`, []any{f.From.UnixMilli()}})
@@ -98,22 +95,22 @@ func (d *Store) ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 		and(arm{`at < ?`, []any{f.To.UnixMilli()}})
 	}
 	switch {
-	case f.Before > 0 && order == position+` DESC`:
-		and(arm{position + ` < ?`, []any{f.Before}})
+	case f.Before > 0 && order == `id DESC`:
+		and(arm{`id < ?`, []any{f.Before}})
 	case f.Before > 0:
 		and(arm{
-			`(at, ` + position + `) < (coalesce((SELECT at FROM ledger WHERE ` + position + ` = ?), ` +
+			`(at, id) < (coalesce((SELECT at FROM ledger WHERE id = ?), ` +
 				strconv.FormatInt(math.MaxInt64, 10) + `), ?)`,
 			[]any{f.Before, f.Before},
 		})
 	}
 	var union []string
 	for _, a := range arms {
-		union = append(union, `SELECT * FROM (SELECT `+position+` FROM ledger WHERE `+a.where+
+		union = append(union, `SELECT * FROM (SELECT id FROM ledger WHERE `+a.where+
 			` ORDER BY `+order+Limit(f.Limit)+`) AS arm`)
 		args = append(args, a.args...)
 	}
-	return d.selectEntry() + `WHERE ` + position + ` IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY ` + order +
+	return selectEntry + `WHERE id IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY ` + order +
 		Limit(f.Limit), args
 }
 
@@ -147,7 +144,7 @@ func (d *Store) Audit(ctx context.Context, a account.Auditor) error {
 			return err
 		}
 		err := d.engine.Snapshot(ctx, func(s Conn) (err error) {
-			after, more, err = d.AuditStep(context.WithoutCancel(ctx), s, a, after)
+			after, more, err = AuditStep(context.WithoutCancel(ctx), s, a, after)
 			return err
 		})
 		if err != nil {
@@ -157,12 +154,20 @@ func (d *Store) Audit(ctx context.Context, a account.Auditor) error {
 	return nil
 }
 
-// AuditStep walks the next entries behind the one at the position after, and
+// AuditAll shows the whole ledger to a, from one state that s sees.
+func AuditAll(ctx context.Context, s Conn, a account.Auditor) (err error) {
+	var after int64
+	for more := true; more && err == nil; {
+		after, more, err = AuditStep(ctx, s, a, after)
+	}
+	return err
+}
+
+// AuditStep walks the next entries behind the one with the ID after, and
 // reports where that ended and whether there are more; with the last of them it
 // walks the heads and balances.
-func (d *Store) AuditStep(ctx context.Context, s Conn, a account.Auditor, after int64) (last int64, more bool, err error) {
+func AuditStep(ctx context.Context, s Conn, a account.Auditor, after int64) (last int64, more bool, err error) {
 	n := 0
-	position := d.dialect.Position()
 	if err := s.Each(ctx, func(row Scanner) error {
 		e, err := scanEntry(row)
 		if err != nil {
@@ -170,7 +175,7 @@ func (d *Store) AuditStep(ctx context.Context, s Conn, a account.Auditor, after 
 		}
 		n, after = n+1, e.ID
 		return a.Entry(e)
-	}, d.selectEntry()+`WHERE `+position+` > ? ORDER BY `+position+Limit(auditStep), after); err != nil {
+	}, selectEntry+`WHERE id > ? ORDER BY id`+Limit(auditStep), after); err != nil {
 		return 0, false, err
 	}
 	if n == auditStep {

@@ -159,7 +159,9 @@ func (t *Tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err er
 	switch _, err := t.product(ctx, f.Machine.ID, o.ProductID); {
 	case err == nil:
 		f.Product = true
-	case refusal.CodeOf(err) != refusal.ProductNotFound:
+	case refusal.CodeOf(err) == refusal.ProductNotFound:
+		return f, nil // which decides
+	default:
 		return f, err
 	}
 	at := o.At.UnixMilli()

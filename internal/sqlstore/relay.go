@@ -164,6 +164,16 @@ func (d *Store) Speaker(ctx context.Context, no string) (machine int64, m fleet.
 	return machine, m, err
 }
 
+// Miss implements fleet.Store.
+func (d *Store) Miss(ctx context.Context) error {
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		if _, err := t.change(ctx, `UPDATE machines SET presence = ? WHERE presence = ?`, int(fleet.Missed), int(fleet.Heard)); err != nil {
+			return fmt.Errorf("writing who is online: %w", err)
+		}
+		return nil
+	})
+}
+
 // returned has all sent again that a machine should hold: it may have missed, or
 // lost, what it was told. It is called with the machine locked.
 func (t *Tx) returned(ctx context.Context, machine int64, at time.Time) error {

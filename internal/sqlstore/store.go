@@ -46,12 +46,6 @@ type Engine interface {
 
 // Dialect is what is said differently to each engine.
 type Dialect interface {
-	// Position is the column of the ledger that puts all its entries into an order.
-	Position() string
-	// Lane is the column, or the number, of an entry's lane.
-	Lane() string
-	// Seq is the column of an entry's place in its lane.
-	Seq() string
 	// In is the end of a condition that chooses these ids, and its argument.
 	In(ids []int64) (text string, arg any)
 	// Contains is a condition that a text contains the argument of its one
@@ -61,6 +55,8 @@ type Dialect interface {
 	Pattern(fragment string) string
 	// Salt reads the salt of the data keys.
 	Salt() string
+	// Counter reads the highest id that a table has ever given, 0 if none.
+	Counter(table string) string
 	// NextUser is the id that a new user gets. No other transaction gets one
 	// before this one has ended.
 	NextUser(ctx context.Context, t *Tx) (int64, error)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,7 @@ func relayTests() map[string]func(w *world) {
 	return map[string]func(w *world){
 		"Order":      relayOrder,
 		"Failures":   relayFailures,
+		"Unheard":    relayUnheard,
 		"Brokerless": relayBrokerless,
 		"LeaseLost":  relayLeaseLost,
 		"Disconnect": relayDisconnect,
@@ -257,6 +259,17 @@ func claimBack(w *world) {
 	w.wantClaim("first")
 	w.hear(m, false)
 	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
+	w.check(w.engine.Miss(w.ctx)) // the broker was away
+	got, err := w.fleet.Machine(w.ctx, w.root, m.No)
+	w.check(err)
+	if !got.Online(w.clock.Now()) {
+		w.Error("a machine is offline since the broker was")
+	}
+	w.wantClaim("first")
+	w.hear(m, false)
+	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
+	w.hear(m, false)
+	w.wantClaim("first")
 	w.check(w.fleet.DeleteMachine(w.ctx, w.root, m.No))
 	w.hear(m, true)
 	if got := w.claim("first").Items; len(got) != 1 || got[0].Kind != delivery.KindDisconnect {
@@ -415,6 +428,39 @@ func relayFailures(w *world) {
 		s.clock.Add(30 * time.Second)
 		s.acknowledged(poison)
 		s.quiet(time.Minute)
+	})
+}
+
+// relayUnheard: what nobody listens for is tried for a moment, and then waits for
+// the machine to come back.
+func relayUnheard(w *world) {
+	w.relaying(func(s *station) {
+		m, other := s.stocked("10000001", 1), s.stocked("10000002", 1)
+		var tries atomic.Int64
+		s.fail = func(i delivery.Item) error {
+			if i.MachineID == m.ID {
+				tries.Add(1)
+				return delivery.ErrUnheard
+			}
+			return nil
+		}
+		lost := s.codes(m, 1)[0]
+		s.acknowledged(s.codes(other, 1)...)
+		for range 100 {
+			if got := s.delivery(lost); (got == pickup.Sent) != (tries.Load() == 9) && tries.Load() < 9 {
+				s.Fatalf("after %d tries delivery is %s", tries.Load(), got)
+			}
+			s.clock.Add(time.Second)
+			s.quiet(time.Second)
+		}
+		if tries.Load() != 9 || s.delivery(lost) != pickup.Sent {
+			s.Errorf("after %d tries delivery is %s", tries.Load(), s.delivery(lost))
+		}
+		s.hear(m, true)
+		s.quiet(time.Second)
+		if tries.Load() == 9 {
+			s.Error("the machine has come back, and is told nothing")
+		}
 	})
 }
 
