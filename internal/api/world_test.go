@@ -108,7 +108,8 @@ type options struct {
 	proxies         []netip.Prefix
 	ready           func(context.Context) error
 	secure          bool
-	mute            bool // no broker may ask
+	mute            bool                 // no broker may ask
+	database        *enginetest.Database // nil: one of the engine under test
 }
 
 func newWorld(tb testing.TB, o options) *world {
@@ -117,7 +118,9 @@ func newWorld(tb testing.TB, o options) *world {
 	w := &world{
 		clock: &clock{t: time.Unix(start, 0)}, logs: &logs{}, registry: prometheus.NewRegistry(), document: openDocument(tb),
 	}
-	w.database = enginetest.New(tb, tb.TempDir())
+	if w.database = o.database; w.database == nil {
+		w.database = enginetest.New(tb, tb.TempDir())
+	}
 	db := w.open(tb, w.database, "a secret for tests")
 	w.db = db
 	w.store = &faulty{Engine: db}

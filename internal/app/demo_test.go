@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
-// TestDemo watches the demonstration until every machine has vended and
-// reported, calls what it says to call, and ends it: nothing is left.
-func TestDemo(t *testing.T) {
+// TestSQLiteDemo watches the demonstration, which has a file of its own, until
+// every machine has vended and reported, calls what it says to call, and ends it:
+// nothing is left.
+func TestSQLiteDemo(t *testing.T) {
 	t.Parallel()
 	temp := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "scrip", "demo", "--every", "100ms")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -61,12 +62,15 @@ type shared interface {
 	Checkpoint(ctx context.Context) error
 }
 
-// brokerDuty is that of the one server with a broker in it, and how long it lasts
-// unless it is taken again.
+// brokerDuty is that of the one server with a broker in it, inboxDuty that of the
+// one that keeps the inbox at another broker, and dutyFor how long they last unless
+// they are taken again.
 const (
 	brokerDuty     = "mqtt broker"
-	brokerDutyFor  = 6 * time.Second
 	brokerDutyWait = 10 * time.Second
+	inboxDuty      = "mqtt inbox"
+	dutyFor        = 6 * time.Second
+	dutyEvery      = dutyFor / 3
 )
 
 // duties are this server's share of the work that one of several does.
@@ -104,10 +108,10 @@ func (d *duties) takeBroker(ctx context.Context) error {
 	}
 	// Another one may have ended a moment ago without saying so.
 	until, said := now().Add(brokerDutyWait), false
-	tick := time.NewTicker(brokerDutyFor / 6)
+	tick := time.NewTicker(dutyFor / 6)
 	defer tick.Stop()
 	for {
-		mine, err := d.db.Duty(ctx, brokerDuty, d.holder, brokerDutyFor)
+		mine, err := d.db.Duty(ctx, brokerDuty, d.holder, dutyFor)
 		if err != nil || mine {
 			return err
 		}
@@ -133,22 +137,83 @@ func (d *duties) keepBroker(ctx context.Context, lost func(error)) {
 	if d.db == nil {
 		return
 	}
-	tick := time.NewTicker(brokerDutyFor / 3)
+	tick := time.NewTicker(dutyEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokerDutyFor)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dutyFor)
 			defer cancel()
 			_ = d.db.Resign(ctx, brokerDuty, d.holder) // else it ends by itself
 			return
 		}
-		if mine, err := d.db.Duty(ctx, brokerDuty, d.holder, brokerDutyFor); err == nil && !mine {
-			lost(fmt.Errorf("another server of this database has taken over the MQTT broker, since this one could not reach the database for %v", brokerDutyFor))
+		if mine, err := d.db.Duty(ctx, brokerDuty, d.holder, dutyFor); err == nil && !mine {
+			lost(fmt.Errorf("another server of this database has taken over the MQTT broker, since this one could not reach the database for %v", dutyFor))
 			return
 		}
 	}
+}
+
+// alone runs do while no other server does what has that name: it waits until then,
+// and ends do's context when this one may have lost the duty. It returns what do
+// does, or why ctx has ended.
+func (d *duties) alone(ctx context.Context, name string, do func(context.Context) error) error {
+	if d.db == nil {
+		return do(ctx)
+	}
+	tick := time.NewTicker(dutyEvery)
+	defer tick.Stop()
+	for {
+		asked := now()
+		if mine, err := d.ask(ctx, name); err == nil && mine {
+			return d.during(ctx, name, asked, do)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ask takes a duty, or takes it again, if the database answers soon.
+func (d *duties) ask(ctx context.Context, name string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, dutyEvery)
+	defer cancel()
+	return d.db.Duty(ctx, name, d.holder, dutyFor)
+}
+
+// during runs do while the duty is kept that was asked for then, and gives it up.
+func (d *duties) during(ctx context.Context, name string, asked time.Time, do func(context.Context) error) error {
+	work, end := context.WithCancel(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		defer end()
+		tick := time.NewTicker(dutyEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-work.Done():
+				return
+			}
+			again := now()
+			switch mine, err := d.ask(work, name); {
+			case err == nil && mine:
+				asked = again
+			case err == nil || now().Sub(asked) >= dutyFor-dutyEvery: // by the next look it would have ended
+				return
+			}
+		}
+	})
+	err := do(work)
+	end()
+	keeping.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dutyEvery)
+	defer cancel()
+	_ = d.db.Resign(ctx, name, d.holder) // else it ends by itself
+	return err
 }
 
 type migrateCommand struct{}

@@ -124,11 +124,12 @@ type ledgerList struct {
 	From    string `placeholder:"TIME" help:"Not before this time: 2006-01-02, 2006-01-02T15:04:05Z (both UTC unless an offset is given), or Unix seconds."`
 	To      string `placeholder:"TIME" help:"Before this time."`
 	Limit   int    `default:"100" placeholder:"N" help:"At most so many."`
-	Before  int64  `placeholder:"SEQ" help:"Only entries before the one with this number: the next page."`
+	Before  int64  `placeholder:"ID" help:"Only entries before the one with this id: the next page."`
 	JSON    bool   `help:"Print a line of JSON for each."`
 }
 
 type entryJSON struct {
+	ID        int64           `json:"id"`
 	Lane      int64           `json:"lane"`
 	Seq       int64           `json:"seq"`
 	Time      string          `json:"time"`
@@ -175,7 +176,7 @@ func (c *ledgerList) Run(ctx context.Context, p *program) error {
 func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter, w io.Writer) error {
 	t := newTable(w)
 	if !c.JSON {
-		t.line("SEQ", "TIME (UTC)", "KIND", "BY", "FROM", "USER", "MACHINE", "CODES", "COUNT", "AMOUNT", "DETAIL")
+		t.line("ID", "TIME (UTC)", "KIND", "BY", "FROM", "USER", "MACHINE", "CODES", "COUNT", "AMOUNT", "DETAIL")
 	}
 	for left := c.Limit; left > 0; left -= f.Limit {
 		f.Limit = min(left, ledgerPage)
@@ -186,7 +187,7 @@ func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter,
 		for i := range entries {
 			e := &entries[i]
 			if !c.JSON {
-				t.line(e.Seq, stamp(e.At), e.Kind, actor(e.ActorID), e.Address, dash(e.AccountID), dash(e.MachineID),
+				t.line(e.ID, stamp(e.At), e.Kind, actor(e.ActorID), e.Address, dash(e.AccountID), dash(e.MachineID),
 					codes(e), dash(e.Count), dash(e.Amount), e.Detail)
 			} else if err := printJSON(w, newEntryJSON(e)); err != nil {
 				return err
@@ -202,7 +203,7 @@ func (c *ledgerList) list(ctx context.Context, s *store, f account.LedgerFilter,
 
 func newEntryJSON(e *account.Entry) entryJSON {
 	return entryJSON{
-		e.Lane, e.Seq, e.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(e.Kind), e.ActorID, e.Address, e.AccountID,
+		e.ID, e.Lane, e.Seq, e.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(e.Kind), e.ActorID, e.Address, e.AccountID,
 		e.MachineID, e.FirstID, e.LastID, e.Count, e.Amount, json.RawMessage(e.Detail), hex.EncodeToString(e.MAC),
 	}
 }

@@ -62,12 +62,12 @@ func newMachines(s *store, c *config.Config, log *slog.Logger, logins *guess.Lim
 func (m *machines) start(
 	ctx context.Context, c *config.Config, d *duties, giveUp func(error), registry *prometheus.Registry,
 ) (address string, err error) {
-	registry.MustRegister(newBacklog(ctx, m.store))
+	registry.MustRegister(newBacklog(ctx, m.store, m.outbox != nil))
 	work, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	m.stopJobs = stopJobs
 	switch {
 	case m.relay != nil:
-		address, err = m.startExternal(ctx, work, c, registry)
+		address, err = m.startExternal(ctx, work, c, d, registry)
 	case m.outbox != nil:
 		if err = d.takeBroker(ctx); err == nil {
 			m.jobs.Go(func() { d.keepBroker(work, giveUp) })
@@ -102,7 +102,9 @@ func (m *machines) startEmbedded(ctx, work context.Context, c *config.Config, re
 	return address("mqtt", l, c.MQTTCertificate != nil), nil
 }
 
-func (m *machines) startExternal(ctx, work context.Context, c *config.Config, registry *prometheus.Registry) (string, error) {
+func (m *machines) startExternal(
+	ctx, work context.Context, c *config.Config, d *duties, registry *prometheus.Registry,
+) (string, error) {
 	// No machine is connected to a broker of ours any more.
 	if err := m.store.Begin(ctx); err != nil {
 		return "", err
@@ -110,7 +112,8 @@ func (m *machines) startExternal(ctx, work context.Context, c *config.Config, re
 	u := c.MQTTURL.Reveal()
 	b := broker.Connect(broker.ExternalConfig{
 		URL: &u, Fleet: m.fleet, Watch: m.watch, Pickups: m.pickups, Relay: m.relay,
-		Log: m.log, Now: now, Registry: registry,
+		Alone: func(ctx context.Context, do func(context.Context) error) error { return d.alone(ctx, inboxDuty, do) },
+		Log:   m.log, Now: now, Registry: registry,
 	})
 	m.stopBroker = func() error {
 		b.Close()
@@ -147,24 +150,26 @@ func (m *machines) mayAsk(c *config.Config) api.MQTT {
 const backlogFor = 2 * time.Second
 
 // backlog shows how much waits in the outbox whenever somebody looks, and nothing
-// if that cannot be read. It is a prometheus.Collector.
+// if that cannot be read. With a broker of ours that is every entry: each waits for
+// the machine to acknowledge it. Else it is what no broker has yet. It is a
+// prometheus.Collector.
 type backlog struct {
 	look            func() (delivery.Backlog, error)
 	entries, oldest *prometheus.Desc
 }
 
-func newBacklog(ctx context.Context, s delivery.Store) *backlog {
+func newBacklog(ctx context.Context, s delivery.Store, all bool) *backlog {
 	ctx = context.WithoutCancel(ctx)
 	return &backlog{
 		look: func() (delivery.Backlog, error) {
 			ctx, cancel := context.WithTimeout(ctx, backlogFor)
 			defer cancel()
-			return s.Backlog(ctx)
+			return s.Backlog(ctx, all)
 		},
 		entries: prometheus.NewDesc("scrip_outbox_entries",
-			fmt.Sprintf("Entries of the outbox that wait, up to %d.", delivery.BacklogMax), nil, nil),
+			fmt.Sprintf("Messages that wait for the broker to take them, up to %d; with the broker inside, for the machine to acknowledge them.", delivery.BacklogMax), nil, nil),
 		oldest: prometheus.NewDesc("scrip_outbox_oldest_seconds",
-			"Age of the oldest entry of the outbox that waits; 0 if none does.", nil, nil),
+			"How long the oldest of the messages in scrip_outbox_entries has waited; 0 if none does.", nil, nil),
 	}
 }
 

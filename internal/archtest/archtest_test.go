@@ -52,9 +52,9 @@ func rules() map[string]rule {
 
 		"internal/config": {},
 
-		"internal/api":     {ours: domain, tests: []string{"internal/sqlite", "internal/storetest"}},
-		"internal/console": {ours: domain, tests: []string{"internal/sqlite", "internal/storetest"}},
-		"internal/broker":  {ours: and("internal/wire"), tests: []string{"internal/rig", "internal/sqlite", "internal/storetest"}},
+		"internal/api":     {ours: domain, tests: []string{"internal/enginetest", "internal/storetest"}},
+		"internal/console": {ours: domain, tests: []string{"internal/enginetest", "internal/storetest"}},
+		"internal/broker":  {ours: and("internal/wire"), tests: []string{"internal/enginetest", "internal/rig", "internal/storetest"}},
 
 		"internal/refusal": {pure: true},
 		"internal/guess":   {pure: true, ours: []string{"internal/refusal"}},
@@ -79,6 +79,9 @@ func rules() map[string]rule {
 		"internal/sqlite":    {ours: and("internal/sqlstore"), tests: []string{"internal/storetest"}},
 		"internal/postgres":  {ours: and("internal/sqlstore"), tests: []string{"internal/rig", "internal/storetest"}},
 		"internal/storetest": {ours: domain},
+		"internal/enginetest": {
+			ours: []string{"internal/postgres", "internal/rig", "internal/sqlite", "internal/storetest"},
+		},
 
 		"internal/bench":    {ours: and("internal/api", "internal/broker", "internal/postgres", "internal/rig", "internal/sqlite", "internal/wire")},
 		"internal/rig":      {pure: true},
@@ -104,6 +107,9 @@ func impure() []string {
 		"modernc.org/sqlite",
 	}
 }
+
+// forTests lists what is not in the program, whoever may import any of ours.
+func forTests() []string { return []string{"internal/enginetest", "internal/storetest"} }
 
 func TestImports(t *testing.T) {
 	rules := rules()
@@ -153,7 +159,10 @@ func TestImportsFindsViolations(t *testing.T) {
 		{"a domain package and a library", goPackage{ImportPath: ours("internal/redemption"), Imports: []string{"golang.org/x/crypto/argon2"}}, false},
 		{"passwords and a library", goPackage{ImportPath: ours("internal/account"), Imports: []string{"golang.org/x/crypto/argon2"}}, true},
 		{"a surface and an engine", goPackage{ImportPath: ours("internal/api"), Imports: []string{ours("internal/sqlite")}}, false},
-		{"a surface's test and an engine", goPackage{ImportPath: ours("internal/api"), TestImports: []string{ours("internal/sqlite")}}, true},
+		{"a surface's test and the engine under test", goPackage{ImportPath: ours("internal/api"), TestImports: []string{ours("internal/enginetest")}}, true},
+		{"a surface's test and one engine", goPackage{ImportPath: ours("internal/api"), TestImports: []string{ours("internal/sqlite")}}, false},
+		{"a surface and the engine under test", goPackage{ImportPath: ours("internal/api"), Imports: []string{ours("internal/enginetest")}}, false},
+		{"the wiring and the engine under test", goPackage{ImportPath: ours("internal/app"), Imports: []string{ours("internal/enginetest")}}, false},
 		{"a surface and the wiring", goPackage{ImportPath: ours("internal/api"), Imports: []string{ours("internal/app")}}, false},
 		{"a test and the wiring", goPackage{ImportPath: ours("internal/api"), XTestImports: []string{ours("internal/app")}}, false},
 		{"an engine, its driver and the domain", goPackage{ImportPath: ours("internal/sqlite"), Imports: []string{sqlImport, ours("internal/account")}, Deps: []string{sqlImport}}, true},
@@ -334,6 +343,8 @@ func (r rule) problems(name string, pkg goPackage) []string {
 	check := func(imports []string, test bool) {
 		for _, imported := range imports {
 			switch local, isOurs := cut(imported); {
+			case isOurs && !test && !within(local, name) && anyWithin(local, forTests()) && !slices.Contains(r.ours, local):
+				problems = append(problems, "must not import "+imported+": it is for tests")
 			case isOurs && !within(local, name) && !r.allows(local, test):
 				problems = append(problems, "must not import "+imported)
 			case !isOurs && !test && r.pure && strings.Contains(imported, ".") && !anyWithin(imported, r.theirs):

@@ -136,11 +136,12 @@ type purgeCommand struct {
 
 	Codes   int64 `default:"200000" help:"How many codes are in the database; nearly all have expired."`
 	Clients int   `default:"64" help:"How many redeem meanwhile."`
+	Compare int64 `placeholder:"N" help:"Measure the steps of cleaning up too, in turns with those in a second database with N codes."`
 }
 
 // Run measures the removal of invalid codes.
 func (c *purgeCommand) Run(ctx context.Context, env *Env) error {
-	s := settings{codes: c.Codes, clients: c.Clients, where: c.where}
+	s := settings{codes: c.Codes, clients: c.Clients, compare: c.Compare, where: c.where}
 	return c.run(ctx, env, &s, nil, s.purge)
 }
 
@@ -166,6 +167,9 @@ type allCommand struct {
 	Ceiling bool  `help:"Measure redeems, issues and backlogs against their ceilings."`
 
 	Machines int `default:"1000" help:"How many virtual machines are connected, for push."`
+
+	Engine      string `default:"both" enum:"both,sqlite,postgres" help:"What to measure: ${enum}. Machines and the footprint are measured with SQLite alone."`
+	PostgresURL string `name:"postgres-url" placeholder:"URL" help:"Measure on that PostgreSQL, in databases that are made there and dropped at the end, as a role that may make them, instead of on one of its own."`
 }
 
 // Run measures everything.
@@ -173,6 +177,7 @@ func (c *allCommand) Run(ctx context.Context, env *Env) error {
 	s := settings{
 		codes: c.Codes, clients: c.Clients, compare: c.Compare, ceiling: c.Ceiling,
 		machines: c.Machines, rate: min(1000, 50*c.Machines), backlog: min(20_000, 50*c.Machines),
+		where: where{c.Engine, c.PostgresURL},
 	}
 	if err := s.checkPush(min(c.Duration, pushMost)); err != nil {
 		return err
@@ -253,9 +258,10 @@ func (c *common) run(
 		if s.dir, err = os.MkdirTemp(c.Dir, "scrip-bench-"); err == nil {
 			defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
 			s.warnOfMemory()
-			if s.where.Engine == enginePostgres {
+			if s.where.Engine == enginePostgres || s.where.Engine == engineBoth {
 				if s.postgres, err = startPostgres(ctx, s.where.PostgresURL, s.dir); err == nil {
-					defer func() { err = errors.Join(err, s.postgres.stop()) }()
+					server := s.postgres
+					defer func() { err = errors.Join(err, server.stop()) }()
 				}
 			}
 		}
@@ -284,6 +290,9 @@ func (s *settings) warnOfMemory() {
 }
 
 func (s *settings) goElsewhere(ctx context.Context, from *elsewhere) error {
+	if s.where.Engine == enginePostgres {
+		return errors.New("--engine is that of a server of its own: leave out --url")
+	}
 	if s.ceiling || s.compare > 0 {
 		return errors.New("--ceiling and --compare need a server of their own: leave out --url")
 	}
@@ -334,8 +343,23 @@ func (s *settings) apart(
 	return errors.Join(err, other.left)
 }
 
-// all measures everything, the large database filled once for all that need it.
+// all measures everything, with one engine after the other.
 func (s *settings) all(ctx context.Context) error {
+	if s.where.Engine != enginePostgres {
+		onSQLite := func(c *settings) { c.postgres = nil }
+		if err := s.apart(ctx, (*settings).allOf, onSQLite); err != nil {
+			return err
+		}
+	}
+	if s.postgres == nil {
+		return nil
+	}
+	return s.apart(ctx, (*settings).allOf, func(*settings) {})
+}
+
+// allOf measures everything with one engine, the large database filled once for all
+// that need it.
+func (s *settings) allOf(ctx context.Context) error {
 	small := func(c *settings) { c.codes = min(s.codes, 10_000) }
 	if err := s.apart(ctx, (*settings).redeem, small); err != nil {
 		return err
@@ -343,11 +367,13 @@ func (s *settings) all(ctx context.Context) error {
 	if err := s.apart(ctx, (*settings).issue, small); err != nil {
 		return err
 	}
-	if err := s.apart(ctx, (*settings).purge, func(c *settings) { c.codes = min(s.codes, 200_000) }); err != nil {
+	if err := s.apart(ctx, (*settings).purge, func(c *settings) { c.codes, c.compare = min(s.codes, 200_000), 0 }); err != nil {
 		return err
 	}
-	if err := s.apart(ctx, (*settings).push, func(c *settings) { c.duration = min(s.duration, pushMost) }); err != nil {
-		return err
+	if s.postgres == nil {
+		if err := s.apart(ctx, (*settings).push, func(c *settings) { c.duration = min(s.duration, pushMost) }); err != nil {
+			return err
+		}
 	}
 	if over(ctx) {
 		return nil
@@ -362,5 +388,15 @@ func (s *settings) all(ctx context.Context) error {
 	if err != nil || over(ctx) {
 		return errors.Join(err, r.close())
 	}
-	return s.footprintOf(ctx, r)
+	if s.postgres == nil {
+		// It leaves the database closed.
+		if err := s.footprintOf(ctx, r); err != nil || over(ctx) {
+			return err
+		}
+		r.server, r.raw = nil, nil
+		if err := r.open(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.Join(s.cleanUp(ctx, r), r.close())
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/rig"
 )
 
 func TestRedeem(t *testing.T) {
@@ -48,8 +49,10 @@ func TestListAndSearch(t *testing.T) {
 // binary, as TestMain has it.
 func TestAll(t *testing.T) {
 	t.Setenv(serveEnv, "1")
-	c := allCommand{common: small(t), Codes: 400, Compare: 200, Clients: 2, Machines: 4, Ceiling: true}
+	c := allCommand{common: small(t), Codes: 400, Compare: 200, Clients: 2, Machines: 4, Ceiling: true, Engine: engineBoth}
+	reachable(t, c.Dir)
 	r := measured(t, &c)
+	wantPostgres(t, r)
 	wantResults(t, r, "redeem", "over HTTP", "bare driver, same groups", "over HTTP, store answers at once",
 		"over HTTP, one client", "bare driver, one a commit")
 	wantChecks(t, r, "redeem", redeemOfDriver, redeemOfInstant, "one client's p50")
@@ -57,6 +60,8 @@ func TestAll(t *testing.T) {
 	wantChecks(t, r, "issue", "bare driver")
 	wantResults(t, r, "purge", "redeems before it", "redeems during it", "DELETE /api/redemption/invalid")
 	wantPush(t, r)
+	wantResults(t, r, "clean-up", "a step of the sweep", "a step of the sweep", "a step of the removal", "a step of the removal")
+	wantChecks(t, r, "clean-up", "p50 with 400 codes / with 200")
 	wantChecks(t, r, "list", "p50 with 400 codes / with 200")
 	wantChecks(t, r, "search", "p50 with 400 codes / with 200")
 	wantResults(t, r, "footprint", "redeem over HTTP, server in a process of its own")
@@ -69,6 +74,78 @@ func TestAll(t *testing.T) {
 		}
 	}
 	noLeftovers(t, c.Dir)
+}
+
+// wantPostgres checks what is measured on PostgreSQL.
+func wantPostgres(t *testing.T, r report) {
+	t.Helper()
+	wantResults(t, r, "redeem, PostgreSQL", "calling the engine", "pgbench, one redeem a statement", "over HTTP")
+	wantChecks(t, r, "redeem, PostgreSQL", redeemOfPgbench, httpOfPgbench)
+	wantResults(t, r, "issue, PostgreSQL", "over HTTP, 100 codes a call", "calling the engine, 10,000 codes a batch", "one COPY of 40,000 codes")
+	wantChecks(t, r, "issue, PostgreSQL", "time to issue 40,000 codes")
+	wantResults(t, r, "purge, PostgreSQL", "redeems before it", "redeems during it", "DELETE /api/redemption/invalid")
+	wantChecks(t, r, "list, PostgreSQL", "p50 with 400 codes / with 200")
+	wantChecks(t, r, "search, PostgreSQL", "p50 with 400 codes / with 200")
+	wantChecks(t, r, "clean-up, PostgreSQL", "p50 with 400 codes / with 200")
+}
+
+// reachable lets PostgreSQL reach a test's directory: it does not run as root.
+func reachable(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o711); err != nil { //nolint:gosec // G302: to go through, not to read
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPostgresElsewhere measures on a PostgreSQL that was there before, and leaves
+// nothing there.
+func TestPostgresElsewhere(t *testing.T) {
+	ctx := t.Context()
+	there, err := rig.StartPostgres(ctx, rig.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := there.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	at := where{enginePostgres, there.URL("postgres")}
+	for bench, command := range map[string]command{
+		"redeem": &redeemCommand{common: small(t), where: at, Codes: 200, Clients: 2},
+		"issue":  &issueCommand{common: small(t), where: at, Codes: 200, Clients: 2},
+		"list":   &listCommand{paging{common: small(t), where: at, Codes: 200, Clients: 2}},
+		"purge":  &purgeCommand{common: small(t), where: at, Codes: 400, Clients: 2, Compare: 200},
+	} {
+		t.Run(bench, func(t *testing.T) {
+			if r := measured(t, command); len(r.Results) == 0 || r.Results[0].Bench != bench+", PostgreSQL" {
+				t.Errorf("%+v", r.Results)
+			}
+		})
+	}
+	conn, err := openSQL(ctx, at.PostgresURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.close()
+	var left int
+	if err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_database WHERE datname LIKE 'scrip%'`).Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d databases were left behind, %v", left, err)
+	}
+}
+
+// TestReadPgbench reads what pgbench prints.
+func TestReadPgbench(t *testing.T) {
+	s, err := readPgbench([]byte("number of transactions actually processed: 500\nlatency average = 4.000 ms\n" +
+		"tps = 250.000000 (without initial connection time)\n"))
+	if err != nil || s.operations() != 500 || s.rate() != 250 || milliseconds(0.5)(s) < 3.9 || milliseconds(0.5)(s) > 4.1 {
+		t.Errorf("%d at %g/s, %v", s.operations(), s.rate(), err)
+	}
+	if _, err := readPgbench([]byte("tps = 1 (without")); err == nil {
+		t.Error("half of it is taken for all")
+	}
 }
 
 // TestElsewhere measures a server that was there before.
@@ -123,6 +200,8 @@ func TestElsewhere(t *testing.T) {
 		"bad token": {&issueCommand{common: small(t), elsewhere: elsewhere{URL: there.url, Token: "x", UserID: 1}, Clients: 1, Codes: 1}, "HTTP 401"},
 		"no URL":    {&issueCommand{common: small(t), elsewhere: elsewhere{URL: "localhost"}, Clients: 1, Codes: 1}, "--url"},
 		"ceiling":   {&issueCommand{common: small(t), elsewhere: admin, Ceiling: true, Clients: 1, Codes: 1}, "leave out --url"},
+		"engine":    {&issueCommand{common: small(t), where: where{Engine: enginePostgres}, elsewhere: admin, Clients: 1, Codes: 1}, "leave out --url"},
+		"address":   {&issueCommand{common: small(t), where: where{enginePostgres, "mysql://x"}, Clients: 1, Codes: 1}, "--postgres-url"},
 		"no codes":  {&issueCommand{common: small(t), Clients: 1}, "--codes"},
 		"clients":   {&issueCommand{common: small(t), Codes: 1}, "--clients"},
 		"compare":   {&listCommand{paging{common: small(t), Clients: 1, Codes: 1, Compare: -1}}, "--compare"},

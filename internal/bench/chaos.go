@@ -126,7 +126,10 @@ func (x *chaos) run(ctx context.Context) (err error) {
 	}
 	x.progress.say("stopping the servers, and checking")
 	x.cluster.stopServers()
-	return x.check(ctx)
+	if err := x.check(ctx); err != nil || len(x.violations) == 0 {
+		return err
+	}
+	return x.cluster.dump(ctx)
 }
 
 // chaosReport is what a run found.

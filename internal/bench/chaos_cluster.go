@@ -141,6 +141,16 @@ func (c *cluster) fill(ctx context.Context) (err error) {
 	return nil
 }
 
+// dump keeps what the database held when promises were broken.
+func (c *cluster) dump(ctx context.Context) error {
+	file := filepath.Join(c.x.dir, "database.sql")
+	out, err := exec.CommandContext(ctx, c.postgres.Bin("pg_dump"), "--file="+file, c.url).CombinedOutput() //nolint:gosec // G204: PostgreSQL's own program
+	if err != nil {
+		return fmt.Errorf("pg_dump: %w: %s", err, out)
+	}
+	return nil
+}
+
 // stopServers ends the servers and the machines as an operator would, and
 // looks into what the servers said.
 func (c *cluster) stopServers() {

@@ -69,16 +69,13 @@ type history struct {
 	repeated   int64
 	last       time.Duration // when a redeem was acknowledged
 	worst      time.Duration // between two of them
-	made       map[int64]*madePickup
+	made       map[int64]bool // pickup codes whose making was acknowledged
 	withdrawn  map[int64]bool // pickup codes whose withdrawal was acknowledged
 }
 
-// madePickup is a pickup code whose making was acknowledged.
-type madePickup struct{ machine int }
-
 func newHistory(clock func() time.Time) *history {
 	return &history{
-		clock: clock, start: clock(), operations: map[string]int64{}, made: map[int64]*madePickup{}, withdrawn: map[int64]bool{},
+		clock: clock, start: clock(), operations: map[string]int64{}, made: map[int64]bool{}, withdrawn: map[int64]bool{},
 	}
 }
 

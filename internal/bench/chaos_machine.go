@@ -131,26 +131,30 @@ func (m *vendor) happened(e device.Event) {
 
 // serve lets customers come until ctx ends.
 func (m *vendor) serve(ctx context.Context) {
+	left := device.Tries
 	for ; !over(ctx); pause(ctx, 200*time.Millisecond+mathrand.N(600*time.Millisecond)) { //nolint:gosec // G404: no secret
-		if chance(10) {
-			// At once the right one follows, so that there is no pause.
-			if _, err := m.device.Enter(ctx, fmt.Sprintf("%08d", mathrand.IntN(1e8))); err != nil { //nolint:gosec // G404: it is to be wrong
-				m.x.history.count(countWrong)
-			}
-		}
 		codes := m.device.Codes()
 		if len(codes) == 0 {
 			continue
 		}
+		code, wrong := codes[mathrand.IntN(len(codes))].Code, left > 2 && chance(10) //nolint:gosec // G404: no secret
+		if wrong { // though never so often that there is a pause
+			code = fmt.Sprintf("%08d", mathrand.IntN(1e8)) //nolint:gosec // G404: no secret
+		}
 		online := m.online()
-		_, err := m.device.Enter(ctx, codes[mathrand.IntN(len(codes))].Code) //nolint:gosec // G404: no secret
-		_, unknown := errors.AsType[*device.UnknownError](err)
+		_, err := m.device.Enter(ctx, code)
+		unknown, _ := errors.AsType[*device.UnknownError](err)
+		left = device.Tries
 		switch {
 		case err == nil && online:
 			m.x.history.count(countUsed)
 		case err == nil:
 			m.x.history.count(countOffline)
-		case !unknown && !errors.Is(err, device.ErrUsed): // it was withdrawn in this very moment
+		case unknown != nil:
+			left = unknown.Left
+			m.x.history.count(countWrong)
+		case wrong && errors.Is(err, device.ErrUsed): // a code as good as any
+		default:
 			m.x.violated("machine %s refuses a code that it holds: %v", m.no, err)
 		}
 	}
@@ -205,7 +209,7 @@ func (x *chaos) makePickup(always context.Context, machine int) (id int64, ok bo
 	x.history.count(countMade)
 	x.history.mu.Lock()
 	defer x.history.mu.Unlock()
-	x.history.made[made.ID] = &madePickup{machine}
+	x.history.made[made.ID] = true
 	return made.ID, true
 }
 

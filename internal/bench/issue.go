@@ -38,6 +38,9 @@ func (s *settings) issue(ctx context.Context) error {
 	if !s.ceiling {
 		return s.issueTo(ctx, s.codes, overHTTP)
 	}
+	if s.postgres != nil {
+		return s.issuePostgres(ctx, r, overHTTP)
+	}
 	ceiling, err := s.newCeiling(ctx, r)
 	if err != nil {
 		return err
@@ -49,7 +52,7 @@ func (s *settings) issue(ctx context.Context) error {
 // issueTo measures calls over HTTP and, if it is there, their ceiling.
 func (s *settings) issueTo(ctx context.Context, codes int64, phases ...phase) error {
 	kept, err := rounds(ctx, s.duration, phases...)
-	s.report.add(result{Bench: "issue", Kind: "over HTTP, 100 codes a call", Codes: codes, Clients: s.clients}, kept[0], batchMax)
+	s.report.add(result{Bench: s.title("issue"), Kind: "over HTTP, 100 codes a call", Codes: codes, Clients: s.clients}, kept[0], batchMax)
 	if len(phases) == 1 {
 		return err
 	}

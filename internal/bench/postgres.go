@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,6 @@ import (
 
 // The engines that are measured.
 const (
-	engineSQLite   = "sqlite"
 	enginePostgres = "postgres"
 	engineBoth     = "both"
 )
@@ -342,3 +342,134 @@ const (
 	redeemOfPgbench = "rate calling the engine / pgbench"
 	httpOfPgbench   = "rate over HTTP / pgbench"
 )
+
+const (
+	// issuedMost is how many codes one turn of issue makes on PostgreSQL, and
+	// issuedTimes how many times as many as there are, at the most: what is small
+	// stays so.
+	issuedMost  = 1_000_000
+	issuedTimes = 100
+	// copyBatch is how many codes are issued together when the engine is called.
+	copyBatch = 10_000
+)
+
+// copied is a database like the measured one, into which codes are copied.
+type copied struct {
+	*database
+	conn connection
+}
+
+// issuePostgres measures how long many codes take: over HTTP, and calling the
+// engine in turns with one bare COPY of the same rows.
+func (s *settings) issuePostgres(ctx context.Context, r *ready, overHTTP phase) (err error) {
+	c := &copied{}
+	if c.database, err = s.newDatabase(ctx); err != nil {
+		return err
+	}
+	defer func() { s.closing(c.Close()) }()
+	if c.conn, err = openSQL(ctx, c.address); err != nil {
+		return err
+	}
+	defer c.conn.close()
+	if _, err := c.fill(ctx, filling{codes: r.contents.codes, names: r.contents.names, expired: 1}, s.progress); err != nil {
+		return err
+	}
+	all := max(min(issuedMost, issuedTimes*s.codes)/batchMax, 1)
+	n := max(all/10, 1) // for warming up
+	var batches []redemption.Batch
+	issue := func(ctx context.Context, _ time.Duration) (*sample, error) {
+		var err error
+		if batches, err = r.sealed(ctx, n); err != nil {
+			return nil, err
+		}
+		return one(ctx, s.env.Now, n*batchMax, func(ctx context.Context) error {
+			for _, b := range batches {
+				if err := r.Issue(ctx, b); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	bare := func(ctx context.Context, _ time.Duration) (*sample, error) {
+		defer func() { n = all }()
+		rows, err := c.rows(ctx, batches)
+		if err != nil {
+			return nil, err
+		}
+		return one(ctx, s.env.Now, n*batchMax, func(ctx context.Context) error {
+			_, err := c.conn.CopyFrom(ctx, pgx.Identifier{"redemptions"}, []string{
+				"id", "name_id", "user_id", "state", "quota", "created", "expires", "key_index", "sealed",
+			}, rows)
+			return err
+		})
+	}
+	s.progress.say("issuing %s codes at a time, in turns with a bare COPY", grouped(all*batchMax))
+	kept, err := rounds(ctx, s.duration, overHTTP, issue, bare)
+	base := result{Bench: s.title("issue"), Kind: "over HTTP, 100 codes a call", Codes: s.codes, Clients: s.clients}
+	s.report.add(base, kept[0], batchMax)
+	base.Clients = 1
+	base.Kind = fmt.Sprintf("calling the engine, %s codes a batch", grouped(min(copyBatch, all*batchMax)))
+	s.report.add(base, kept[1], 1)
+	base.Kind = fmt.Sprintf("one COPY of %s codes", grouped(all*batchMax))
+	s.report.add(base, kept[2], 1)
+	if err == nil && len(kept[2]) > 0 {
+		s.report.check(check{
+			Bench: base.Bench, Kind: fmt.Sprintf("time to issue %s codes, calling the engine / one COPY", grouped(all*batchMax)),
+			Value: paired(kept[2], kept[1], (*sample).rate), Bound: atMost, Target: 2,
+		})
+	}
+	return err
+}
+
+// one measures one call that is about n codes.
+func one(ctx context.Context, now func() time.Time, n int64, do func(context.Context) error) (*sample, error) {
+	runtime.GC() // of what has been prepared
+	begun := now()
+	if err := do(ctx); err != nil {
+		return nil, err
+	}
+	s := &sample{each: n, elapsed: now().Sub(begun)}
+	s.hist.add(s.elapsed)
+	return s, nil
+}
+
+// sealed makes n hundred codes, ready to be issued in large batches.
+func (d *database) sealed(ctx context.Context, n int64) (batches []redemption.Batch, err error) {
+	err = sealBatches(ctx, d.Keys(), d.actor(), d.now(), 0, n,
+		func(number int64) redemption.IssueRequest {
+			return redemption.IssueRequest{Name: nameOf(number % 10), Count: batchMax, Quota: quota}
+		},
+		func(b batch) error {
+			last := len(batches) - 1
+			if last < 0 || len(batches[last].Keys) >= copyBatch {
+				batches = append(batches, b.Batch)
+			} else {
+				batches[last].Keys = append(batches[last].Keys, b.Keys...)
+			}
+			return nil
+		})
+	return batches, err
+}
+
+// rows are those that the engine writes of the batches.
+func (c *copied) rows(ctx context.Context, batches []redemption.Batch) (pgx.CopyFromSource, error) {
+	var id int64
+	if err := c.conn.QueryRow(ctx, `SELECT coalesce(max(id), 0) FROM redemptions`).Scan(&id); err != nil {
+		return nil, err
+	}
+	var b *redemption.Batch
+	at := 0
+	return pgx.CopyFromFunc(func() ([]any, error) {
+		if b == nil || at == len(b.Keys) {
+			if len(batches) == 0 {
+				return nil, nil
+			}
+			b, batches, at = &batches[0], batches[1:], 0
+		}
+		k := &b.Keys[at]
+		at++
+		id++
+		return []any{id, int64(1), b.Creator.ID, int64(1), b.Quota, b.Created.UnixMilli(), int64(0), k.Indexes[0], k.Sealed}, nil
+	}), nil
+}

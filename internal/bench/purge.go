@@ -78,7 +78,102 @@ func (s *settings) purge(ctx context.Context) error {
 	one.hist.add(gone.took)
 	base.Kind, base.Clients = "DELETE /api/redemption/invalid", 1
 	s.report.add(base, []*sample{one}, gone.removed)
+	if s.compare == 0 || over(ctx) {
+		return nil
+	}
+	large, err := s.prepare(ctx, filling{codes: s.codes, names: s.names, expired: 1})
+	if err != nil {
+		return err
+	}
+	defer func() { s.closing(large.close()) }()
+	return s.cleanUp(ctx, large)
+}
+
+const (
+	// cleanSteps is how many steps of each kind are measured, in each database.
+	cleanSteps = 100
+	// later is when all that expires in a filled database has, before when what has
+	// expired had not.
+	later  = 31 * 24 * time.Hour
+	before = 25 * time.Hour
+)
+
+// cleanUp measures the steps in which codes are swept and removed, in turns with
+// those in a small database. The codes are gone when it is done.
+func (s *settings) cleanUp(ctx context.Context, large *ready) error {
+	small, err := s.prepare(ctx, filling{codes: s.compare, names: s.names, expired: 1})
+	if err != nil {
+		return err
+	}
+	defer func() { s.closing(small.close()) }()
+	both := []*ready{large, small}
+	for _, r := range both {
+		// Its sweep knows what time it is.
+		if r.server != nil {
+			if err := r.stop(); err != nil {
+				return err
+			}
+			r.server = nil
+		}
+	}
+	s.measuring("cleaning up: %d steps of each kind, in two databases", cleanSteps)
+	for _, step := range []struct {
+		kind string
+		do   func(ctx context.Context, r *ready) (bool, error)
+	}{{"a step of the sweep", s.sweepStep}, {"a step of the removal", s.purgeStep}} {
+		samples := make([]*sample, len(both))
+		for i := range both {
+			samples[i] = &sample{}
+		}
+		for range cleanSteps {
+			for i, r := range both {
+				begun := s.env.Now()
+				did, err := step.do(ctx, r)
+				if over(ctx) {
+					return nil
+				}
+				if err != nil {
+					return fmt.Errorf("cleaning up: %w", err)
+				}
+				if took := s.env.Now().Sub(begun); did {
+					samples[i].hist.add(took)
+					samples[i].elapsed += took
+				}
+			}
+		}
+		p50 := milliseconds(0.5)
+		for i, r := range both {
+			row := result{Bench: s.title(benchClean), Kind: step.kind, Codes: r.contents.codes, Clients: 1}
+			if i == 0 && samples[1].hist.n > 0 {
+				row.Ratio = p50(samples[0]) / p50(samples[1])
+			}
+			s.report.add(row, samples[i:i+1], 1)
+		}
+	}
+	s.checkFlat(benchClean)
 	return nil
+}
+
+// sweepStep moves the next codes whose time is over. When there are none left they
+// are all moved back, which is not measured.
+func (s *settings) sweepStep(ctx context.Context, r *ready) (bool, error) {
+	n, err := r.Sweep(ctx, r.now().Add(later))
+	if err != nil || n > 0 {
+		return n > 0, err
+	}
+	for n = 1; n > 0 && err == nil && !over(ctx); {
+		n, err = r.Sweep(ctx, r.now().Add(-before))
+	}
+	return false, err
+}
+
+// purgeStep removes the next codes that nobody can redeem any more.
+func (s *settings) purgeStep(ctx context.Context, r *ready) (bool, error) {
+	removed, next, err := r.Purge(ctx, r.purged, r.actor(), r.now().Add(later))
+	if next > 0 {
+		r.purged = next
+	}
+	return removed > 0, err
 }
 
 const (

@@ -117,7 +117,7 @@ func (d *drains) ours(ctx context.Context, _ time.Duration) (_ *sample, err erro
 		return nil, err
 	}
 	err = await(ctx, drainWithin, func() (bool, error) {
-		b, err := d.v.Backlog(ctx)
+		b, err := d.v.Backlog(ctx, true)
 		return b.Entries == 0, err
 	})
 	out := t.sample()

@@ -128,6 +128,7 @@ type ready struct {
 	*server
 	raw      *raw
 	contents *contents
+	purged   int64 // up to which id cleanUp has removed codes
 }
 
 // prepare fills a database and serves it.

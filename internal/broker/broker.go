@@ -111,7 +111,7 @@ func Start(c Config) (*Embedded, error) {
 	}
 	b.metrics = newMetrics(c.Registry, b)
 	b.hearing = &hearing{
-		fleet: c.Fleet, pickups: c.Pickups, log: c.Log, metrics: b.metrics.traffic,
+		fleet: c.Fleet, pickups: c.Pickups, log: c.Log, metrics: b.metrics.uplinks,
 		drops: &seldom{now: c.Now}, failures: &b.failures,
 	}
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {

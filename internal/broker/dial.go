@@ -29,15 +29,23 @@ var errVersion = errors.New("the broker does not speak this version of MQTT")
 // errMute says that a broker has not said why.
 var errMute = errors.New("the broker has ended the connection instead of an answer")
 
+// client is who connects.
+type client struct {
+	id string
+	// lasting has the broker keep the session when the connection has ended, and
+	// what comes for it meanwhile.
+	lasting bool
+}
+
 // open connects. What comes in is given to hear, one after the other.
-func (d *dialer) open(ctx context.Context, id string, hear func(session, incoming)) (session, error) {
+func (d *dialer) open(ctx context.Context, c client, hear func(session, incoming)) (session, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	conn, err := d.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s, err := d.handshake(ctx, &brokerConn{Conn: conn}, id, hear)
+	s, err := d.handshake(ctx, &brokerConn{Conn: conn}, c, hear)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -46,15 +54,15 @@ func (d *dialer) open(ctx context.Context, id string, hear func(session, incomin
 
 // handshake says CONNECT. Which version a broker speaks can change: it may be
 // another broker.
-func (d *dialer) handshake(ctx context.Context, conn *brokerConn, id string, hear func(session, incoming)) (session, error) {
+func (d *dialer) handshake(ctx context.Context, conn *brokerConn, c client, hear func(session, incoming)) (session, error) {
 	if d.three || d.mute >= mutesMax {
-		s, err := open3(ctx, conn, d.url.User, id, hear)
+		s, err := open3(ctx, conn, d.url.User, c, hear)
 		if err != nil {
 			d.three, d.mute = false, 0
 		}
 		return s, err
 	}
-	s, err := open5(ctx, conn, d.url.User, id, hear)
+	s, err := open5(ctx, conn, d.url.User, c, hear)
 	switch {
 	case err == nil:
 		d.mute = 0

@@ -59,11 +59,15 @@ const (
 type ExternalConfig struct {
 	// URL is mqtt://, mqtts://, ws:// or wss://, with the username and the
 	// password, if the broker wants them.
-	URL      *url.URL
-	Fleet    *fleet.Service
-	Watch    *fleet.Watch
-	Pickups  *pickup.Service
-	Relay    *delivery.Relay
+	URL     *url.URL
+	Fleet   *fleet.Service
+	Watch   *fleet.Watch
+	Pickups *pickup.Service
+	Relay   *delivery.Relay
+	// Alone runs do on one server at a time: it waits until no other does, ends
+	// do's context when another one may begin, and returns what do does, or why ctx
+	// has ended.
+	Alone    func(ctx context.Context, do func(context.Context) error) error
 	Log      *slog.Logger
 	Now      func() time.Time
 	Registry *prometheus.Registry
@@ -75,6 +79,8 @@ type ExternalConfig struct {
 type External struct {
 	config  ExternalConfig
 	hearing *hearing
+	sent    prometheus.Counter
+	inbox   inbox
 	writer  writer
 	lanes   [lanes]chan func()
 	seed    maphash.Seed
@@ -122,11 +128,23 @@ func Connect(c ExternalConfig) *External {
 		config: c, writer: writer{pickups: c.Pickups, now: c.Now}, seed: maphash.MakeSeed(),
 		address: (&url.URL{Scheme: c.URL.Scheme, Host: c.URL.Host, Path: c.URL.Path}).String(),
 	}
+	counts := newTraffic(c.Registry, "Messages to machines that the broker has acknowledged.")
+	e.sent = counts.sent
 	e.hearing = &hearing{
-		fleet: c.Fleet, pickups: c.Pickups, log: c.Log,
-		metrics: newTraffic(c.Registry, "Messages to machines that the broker has acknowledged."),
-		drops:   &seldom{now: c.Now}, failures: &seldom{now: c.Now},
+		fleet: c.Fleet, pickups: c.Pickups, log: c.Log, metrics: counts.uplinks,
+		drops: &seldom{now: c.Now}, failures: &seldom{now: c.Now},
 	}
+	e.inbox.hearing = *e.hearing
+	e.inbox.hearing.metrics = newUplinks(c.Registry, "scrip_mqtt_inbox_uplinks",
+		"Reports of uses in the inbox, which the servers have heard already unless none was connected,")
+	c.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "scrip_mqtt_inbox_connected", Help: "Whether this server keeps the inbox at the broker: 1 or 0. One of all servers does.",
+	}, func() float64 {
+		if e.inbox.connected.Load() {
+			return 1
+		}
+		return 0
+	}))
 	c.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "scrip_mqtt_broker_connected", Help: "Whether the broker is connected: 1 or 0.",
 	}, func() float64 {
@@ -187,7 +205,7 @@ func reconnectAfter(failures int) time.Duration {
 // once is the life of one connection; it returns why that ended.
 func (e *External) once(d *dialer) error {
 	// A name of its own, and as short as 3.1.1 allows.
-	s, err := d.open(e.work, "scrip"+rand.Text()[:16], e.route)
+	s, err := d.open(e.work, client{id: "scrip" + rand.Text()[:16]}, e.route)
 	if err != nil {
 		return err
 	}
@@ -206,9 +224,14 @@ func (e *External) once(d *dialer) error {
 		slog.String("broker", e.address), slog.String("version", version), slog.Bool("shared", shared))
 	e.set(s)
 	e.config.Relay.Up()
+	connected, end := context.WithCancel(e.work)
+	var inbox sync.WaitGroup
+	inbox.Go(func() { e.keepInbox(connected) })
 	defer func() {
+		end()
 		e.set(nil)
 		e.config.Relay.Down()
+		inbox.Wait()
 	}()
 	select {
 	case <-s.done():
@@ -228,18 +251,18 @@ func (e *External) subscribe(s session) (shared bool, err error) {
 	if _, shares := s.version(); shares {
 		prefix = shareOf(e.config.URL.User)
 	}
-	err = e.ask(s, prefix+serverTopic)
+	err = e.ask(e.work, s, prefix+serverTopic)
 	if err != nil && prefix != "" {
 		e.config.Log.LogAttrs(e.work, slog.LevelWarn, "the MQTT broker refuses a shared subscription: every replica will hear every message, which only costs work",
 			slog.String("broker", e.address), slog.Any("error", err))
 		prefix = ""
-		err = e.ask(s, serverTopic)
+		err = e.ask(e.work, s, serverTopic)
 	}
 	if err != nil {
 		return false, fmt.Errorf("subscribing to %s: %w", serverTopic, err)
 	}
 	for _, event := range []string{"connected", "disconnected", "subscribed"} {
-		if err := e.ask(s, prefix+eventTopics+event); err != nil { // most brokers have no such thing
+		if err := e.ask(e.work, s, prefix+eventTopics+event); err != nil { // most brokers have no such thing
 			e.config.Log.LogAttrs(e.work, slog.LevelDebug, "the MQTT broker will not tell who comes and goes", slog.Any("error", err))
 			break
 		}
@@ -252,16 +275,22 @@ func (e *External) subscribe(s session) (shared bool, err error) {
 // those who may not hear it get.
 func shareOf(login *url.Userinfo) string {
 	group := "scrip"
-	if password, ok := login.Password(); ok {
-		mac := hmac.New(sha256.New, []byte(password))
-		_, _ = mac.Write([]byte("shared subscription of " + login.Username())) // never fails
-		group += "-" + hex.EncodeToString(mac.Sum(nil)[:16])
+	if _, ok := login.Password(); ok {
+		group += "-" + hex.EncodeToString(secretOf(login, "shared subscription")[:16])
 	}
 	return "$share/" + group + "/"
 }
 
-func (e *External) ask(s session, filter string) error {
-	ctx, cancel := context.WithTimeout(e.work, answerWithin)
+// secretOf is what those with the same login, and nobody else, call something.
+func secretOf(login *url.Userinfo, what string) []byte {
+	password, _ := login.Password()
+	mac := hmac.New(sha256.New, []byte(password))
+	_, _ = mac.Write([]byte(what + " of " + login.Username())) // never fails
+	return mac.Sum(nil)
+}
+
+func (e *External) ask(ctx context.Context, s session, filter string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	return s.subscribe(ctx, filter)
 }
@@ -293,7 +322,7 @@ func (e *External) Send(ctx context.Context, item delivery.Item, _ func()) (bool
 	defer cancel()
 	err = s.publish(ctx, clientTopics+no, payload)
 	if err == nil || errors.Is(err, delivery.ErrUnheard) {
-		e.hearing.metrics.sent.Inc()
+		e.sent.Inc()
 		return false, err
 	}
 	if ctx.Err() != nil {
@@ -317,23 +346,36 @@ func (e *External) route(s session, in incoming) {
 		e.event(s, in)
 		return
 	}
+	// A broker sends again only what another connection finds, and with a session
+	// that ends with its connection not even that: it is kept here, whatever ends.
+	e.hear(e.hearing, s, in, e.work.Done(), e.see)
+}
+
+// hear has a message acted upon, until that is done or given up, when the broker
+// will send it again.
+func (e *External) hear(h *hearing, s session, in incoming, givenUp <-chan struct{}, see func(machine int64, alive bool)) {
 	who := speaker{address: "mqtt"}
 	m, reason := decode(in.payload)
 	if reason != "" {
-		_ = e.hearing.dropped(e.work, &who, reason) // it says that it was
+		_ = h.dropped(e.work, &who, reason) // it says that it was
 		in.acknowledge()
 		return
 	}
-	e.queue(s, m.MachineNo(), in.qos, func() {
+	e.queue(h, s, m.MachineNo(), in.qos, func() {
 		for tries := 1; ; tries++ {
-			err := e.hearing.act(e.work, who, m, e.see)
+			select {
+			case <-givenUp:
+				return
+			default:
+			}
+			err := h.act(e.work, who, m, see)
 			if _, ok := errors.AsType[notBelieved](err); err == nil || ok {
 				in.acknowledge()
 				return
 			}
-			// A broker sends again only what another connection finds: so it is kept here.
 			select {
 			case <-time.After(min(reconnectFirst<<min(tries-1, 10), hearAgainLast)):
+			case <-givenUp:
 			case <-e.work.Done():
 				return
 			}
@@ -350,7 +392,7 @@ func (e *External) see(machine int64, alive bool) {
 }
 
 // queue puts work about a machine behind what else there is about it.
-func (e *External) queue(s session, no string, qos byte, do func()) {
+func (e *External) queue(h *hearing, s session, no string, qos byte, do func()) {
 	lane := e.lanes[maphash.String(e.seed, no)%lanes]
 	select {
 	case lane <- do:
@@ -358,7 +400,7 @@ func (e *External) queue(s session, no string, qos byte, do func()) {
 	default:
 	}
 	if qos == 0 { // it may get lost, and there is no other way to slow the broker down
-		e.hearing.metrics.dropped[unavailable].Inc()
+		h.metrics.dropped[unavailable].Inc()
 		return
 	}
 	select {
@@ -394,7 +436,7 @@ func (e *External) event(s session, in incoming) {
 	if gone && (said.Reason == "takenover" || said.Reason == "discarded") {
 		return // it has another connection
 	}
-	e.queue(s, said.Username, in.qos, func() {
+	e.queue(e.hearing, s, said.Username, in.qos, func() {
 		machine, _, err := e.config.Fleet.Speaker(e.work, said.Username)
 		switch {
 		case err == nil && gone:

@@ -95,7 +95,8 @@ func (w *world) disconnected(address string, pickups pickup.Store) *replica {
 	r.watch = fleet.NewWatch(w.db, w.clock.Now, log)
 	r.registry = prometheus.NewRegistry()
 	r.external = broker.Connect(broker.ExternalConfig{
-		URL: u, Fleet: r.fleet, Watch: r.watch, Pickups: r.pickups, Relay: relay, Log: log, Now: w.clock.Now, Registry: r.registry,
+		URL: u, Fleet: r.fleet, Watch: r.watch, Pickups: r.pickups, Relay: relay, Alone: w.alone,
+		Log: log, Now: w.clock.Now, Registry: r.registry,
 	})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))
 	var jobs sync.WaitGroup
@@ -108,6 +109,17 @@ func (w *world) disconnected(address string, pickups pickup.Store) *replica {
 	})
 	w.Cleanup(r.stop)
 	return r
+}
+
+// alone runs do on one replica at a time.
+func (w *world) alone(ctx context.Context, do func(context.Context) error) error {
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-w.turn }()
+	return do(ctx)
 }
 
 // connected waits for the broker.
@@ -540,14 +552,20 @@ func TestExternalPutIsKept(t *testing.T) {
 	r := w.replica(m.URL(), f)
 	r.populate(fleet.Style{})
 	v := r.machine("16327138", "Asia/Shanghai")
+	r.inboxed()
 	p := r.connect(version3{}, v, login{})
 	c := r.code(v)
 	p.wantAbout(wire.MethodCreate, c)
 	f.times.Store(2)
 	p.send(r.put(v, c.ID))
 	r.wantDelivery(c, pickup.Received)
-	r.wantMetric(2, "scrip_mqtt_uplinks_dropped_total", "unavailable")
-	r.wantMetric(1, "scrip_mqtt_uplinks_total", wire.MethodPut)
+	r.eventually("both to have heard it", func() bool {
+		return r.metric("scrip_mqtt_uplinks_total", wire.MethodPut) == 1 && r.metric("scrip_mqtt_inbox_uplinks_total", wire.MethodPut) == 1
+	})
+	if got := r.metric("scrip_mqtt_uplinks_dropped_total", "unavailable") +
+		r.metric("scrip_mqtt_inbox_uplinks_dropped_total", "unavailable"); got != 2 {
+		t.Errorf("it failed %v times, want 2", got)
+	}
 }
 
 // freePort is one that nothing listens on.

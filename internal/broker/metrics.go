@@ -8,39 +8,51 @@ import (
 	"github.com/scrip-codes/scrip/internal/wire"
 )
 
-// traffic counts the messages. The values of every label come from lists of ours,
-// never from a machine.
+// traffic counts the messages.
 type traffic struct {
-	sent    prometheus.Counter
-	uplinks map[string]prometheus.Counter // by method
+	*uplinks
+	sent prometheus.Counter
+}
+
+func newTraffic(registry *prometheus.Registry, sent string) *traffic {
+	return &traffic{
+		newUplinks(registry, "scrip_mqtt_uplinks", "Messages from machines"),
+		counter(registry, "scrip_mqtt_messages_sent_total", sent),
+	}
+}
+
+// uplinks counts what machines say. The values of every label come from lists of
+// ours, never from a machine.
+type uplinks struct {
+	methods map[string]prometheus.Counter
 	others  prometheus.Counter
 	dropped map[string]prometheus.Counter // by reason
 }
 
-func newTraffic(registry *prometheus.Registry, sent string) *traffic {
-	uplinks := vector(registry, "scrip_mqtt_uplinks_total", "Messages from machines that were acted upon or ignored, by method.", "method")
-	dropped := vector(registry, "scrip_mqtt_uplinks_dropped_total", "Messages from machines that had no effect, by reason.", "reason")
-	t := &traffic{
-		sent:    counter(registry, "scrip_mqtt_messages_sent_total", sent),
-		uplinks: map[string]prometheus.Counter{},
-		others:  uplinks.WithLabelValues("other"),
+// newUplinks returns counters whose names begin with name, of what.
+func newUplinks(registry *prometheus.Registry, name, what string) *uplinks {
+	methods := vector(registry, name+"_total", what+" that were acted upon or ignored, by method.", "method")
+	dropped := vector(registry, name+"_dropped_total", what+" that had no effect, by reason.", "reason")
+	u := &uplinks{
+		methods: map[string]prometheus.Counter{},
+		others:  methods.WithLabelValues("other"),
 		dropped: map[string]prometheus.Counter{},
 	}
 	for _, method := range []string{wire.MethodPut, wire.MethodHeartbeat, wire.MethodOffline} {
-		t.uplinks[method] = uplinks.WithLabelValues(method)
+		u.methods[method] = methods.WithLabelValues(method)
 	}
 	for _, reason := range []string{oversized, malformed, foreign, forged, unknown, unavailable} {
-		t.dropped[reason] = dropped.WithLabelValues(reason)
+		u.dropped[reason] = dropped.WithLabelValues(reason)
 	}
-	return t
+	return u
 }
 
 // uplink is the counter of a method.
-func (t *traffic) uplink(method string) prometheus.Counter {
-	if c, ok := t.uplinks[method]; ok {
+func (u *uplinks) uplink(method string) prometheus.Counter {
+	if c, ok := u.methods[method]; ok {
 		return c
 	}
-	return t.others
+	return u.others
 }
 
 func counter(registry *prometheus.Registry, name, help string) prometheus.Counter {

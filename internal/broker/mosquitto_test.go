@@ -1,7 +1,9 @@
 package broker_test
 
 import (
-	"fmt"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,29 +13,87 @@ import (
 	"github.com/scrip-codes/scrip/internal/wire"
 )
 
-// walls is the access control file of docs/brokers.md.
-const walls = `user scrip
-topic write /clients/+
-topic read /server/app
+// settings are the lines of a configuration that set something, without where files
+// are, and on which addresses it listens.
+func settings(text string) (lines []string) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 0 || strings.HasPrefix(fields[0], "#"):
+		case strings.HasSuffix(fields[0], "_file") || fields[0] == "persistence_location":
+		case fields[0] == "listener":
+			lines = append(lines, "listener "+fields[1])
+		default:
+			lines = append(lines, strings.Join(fields, " "))
+		}
+	}
+	return lines
+}
 
-pattern read /clients/%u
-pattern write /server/app
-`
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path) //nolint:gosec // G304: files of this repository
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
 
-// TestMosquittoWalls: with the configuration of docs/brokers.md a machine needs its
+// TestMosquittoConfigurations: docs/brokers.md and deploy/compose set the same, but
+// for what a container needs.
+func TestMosquittoConfigurations(t *testing.T) {
+	docs := read(t, "../../docs/brokers.md")
+	block := func(after string) string {
+		_, text, _ := strings.Cut(docs, after)
+		_, text, _ = strings.Cut(text, "```\n")
+		text, _, _ = strings.Cut(text, "```\n")
+		return text
+	}
+	for file, want := range map[string][]string{
+		"mosquitto.conf": append(settings(block("`/etc/mosquitto/mosquitto.conf`")), "max_packet_size 65536", "log_dest stdout"),
+		"mosquitto.acl":  append(settings(block("`/etc/mosquitto/acl`")), "topic read $SYS/broker/uptime"),
+	} {
+		got := settings(read(t, "../../deploy/compose/"+file))
+		slices.Sort(got)
+		slices.Sort(want)
+		if len(got) < 5 || !slices.Equal(got, want) {
+			t.Errorf("%s has\n%s\nwant\n%s", file, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// deployed starts Mosquitto with the configuration in deploy/compose, and other
+// ports. It returns where Scrip finds it, and where machines do.
+func deployed(t *testing.T, users map[string]string) (scrip, machines string) {
+	t.Helper()
+	ports := map[string]string{"listener 1883": strconv.Itoa(freePort(t)), "listener 1884": strconv.Itoa(freePort(t))}
+	var lines []string
+	for _, line := range settings(read(t, "../../deploy/compose/mosquitto.conf")) {
+		if port, ok := ports[line]; ok {
+			line = "listener " + port + " 127.0.0.1"
+		}
+		switch line {
+		case "allow_anonymous false", "log_dest stdout", "persistence true": // the rig's own, which keeps nothing on disk
+		default:
+			lines = append(lines, line)
+		}
+	}
+	mosquitto(t, rig.MosquittoOptions{
+		Users: users, ACL: read(t, "../../deploy/compose/mosquitto.acl"), Config: strings.Join(lines, "\n"),
+	})
+	return "127.0.0.1:" + ports["listener 1884"], "127.0.0.1:" + ports["listener 1883"]
+}
+
+// TestMosquittoWalls: with the configuration in deploy/compose a machine needs its
 // password, and is kept from what is not its own. Machines have a listener of
 // their own there, on which a client id is the username, whatever they say.
 func TestMosquittoWalls(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
 	const scripPassword, ownPassword, otherPassword = "scrip's p@ssword", "own", "other"
-	m := mosquitto(t, rig.MosquittoOptions{
-		Users:  map[string]string{"scrip": scripPassword, "16327138": ownPassword, "16327139": otherPassword},
-		ACL:    walls,
-		Config: fmt.Sprintf("listener %d 127.0.0.1\nuse_username_as_clientid true\n", port),
-	})
-	r := outside(t, strings.Replace(m.URL(), "mqtt://", "mqtt://scrip:scrip%27s%20p%40ssword@", 1))
-	r.address = fmt.Sprintf("127.0.0.1:%d", port)
+	scrip, machines := deployed(t, map[string]string{"scrip": scripPassword, "16327138": ownPassword, "16327139": otherPassword})
+	r := outside(t, "mqtt://scrip:scrip%27s%20p%40ssword@"+scrip)
+	r.inboxed()
+	r.address = machines
 	if log := r.logs.text(); strings.Contains(log, "ssword") || !strings.Contains(log, "shared=true") {
 		t.Errorf("the log: %s", log)
 	}

@@ -23,12 +23,12 @@ type session3 struct {
 	end    context.CancelFunc
 }
 
-func open3(ctx context.Context, conn *brokerConn, user *url.Userinfo, id string, hear func(session, incoming)) (session, error) {
+func open3(ctx context.Context, conn *brokerConn, user *url.Userinfo, c client, hear func(session, incoming)) (session, error) {
 	s := &session3{conn: conn}
 	s.ended, s.end = context.WithCancel(context.Background())
 	o := mqtt3.NewClientOptions().AddBroker("tcp://" + conn.RemoteAddr().String()). // which conn is connected to
 											SetCustomOpenConnectionFn(func(*url.URL, mqtt3.ClientOptions) (net.Conn, error) { return conn, nil }).
-											SetClientID(id).SetProtocolVersion(4).SetCleanSession(true).SetKeepAlive(keepAlive * time.Second).
+											SetClientID(c.id).SetProtocolVersion(4).SetCleanSession(!c.lasting).SetKeepAlive(keepAlive * time.Second).
 											SetConnectTimeout(answerWithin).SetAutoReconnect(false).SetAutoAckDisabled(true).
 											SetDefaultPublishHandler(func(_ mqtt3.Client, m mqtt3.Message) {
 			hear(s, incoming{topic: m.Topic(), payload: m.Payload(), qos: m.Qos(), acknowledge: m.Ack})

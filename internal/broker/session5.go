@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync/atomic"
@@ -26,7 +27,7 @@ type session5 struct {
 	end    context.CancelFunc
 }
 
-func open5(ctx context.Context, conn *brokerConn, user *url.Userinfo, id string, hear func(session, incoming)) (session, error) {
+func open5(ctx context.Context, conn *brokerConn, user *url.Userinfo, c client, hear func(session, incoming)) (session, error) {
 	s := &session5{conn: conn}
 	s.ended, s.end = context.WithCancel(context.Background())
 	var self atomic.Pointer[session5] // what comes before the CONNACK is read is not for us
@@ -47,8 +48,11 @@ func open5(ctx context.Context, conn *brokerConn, user *url.Userinfo, id string,
 	})
 	self.Store(s)
 	connect := &paho.Connect{
-		ClientID: id, KeepAlive: keepAlive, CleanStart: true,
+		ClientID: c.id, KeepAlive: keepAlive, CleanStart: !c.lasting,
 		Properties: &paho.ConnectProperties{ReceiveMaximum: new(uint16(unacknowledgedMax)), MaximumPacketSize: new(uint32(packetMax))},
+	}
+	if c.lasting {
+		connect.Properties.SessionExpiryInterval = new(uint32(keptFor))
 	}
 	if user != nil {
 		connect.Username, connect.UsernameFlag = user.Username(), true
@@ -59,6 +63,10 @@ func open5(ctx context.Context, conn *brokerConn, user *url.Userinfo, id string,
 	ack, err := s.client.Connect(ctx, connect)
 	if err == nil {
 		s.shared = ack.Properties == nil || ack.Properties.SharedSubAvailable
+		if c.lasting && ack.Properties != nil && ack.Properties.SessionExpiryInterval != nil && *ack.Properties.SessionExpiryInterval == 0 {
+			s.close()
+			return nil, errors.New("the broker keeps no session when its connection has ended")
+		}
 		return s, nil
 	}
 	s.end()

@@ -35,7 +35,7 @@ type hearing struct {
 	fleet   *fleet.Service
 	pickups *pickup.Service
 	log     *slog.Logger
-	metrics *traffic
+	metrics *uplinks
 	// What strangers can cause is logged once a second at most.
 	drops, failures *seldom
 }

@@ -52,6 +52,7 @@ type world struct {
 	ctx      context.Context // the test's
 	clock    *storetest.Clock
 	db       storetest.Engine
+	turn     chan struct{} // that of the one replica that keeps the inbox
 	fleet    *fleet.Service
 	pickups  *pickup.Service
 	watch    *fleet.Watch
@@ -94,7 +95,7 @@ func newWorld(tb testing.TB, o options) *world {
 func newDatabase(tb testing.TB) *world {
 	tb.Helper()
 	w := &world{
-		TB: tb, ctx: tb.Context(), clock: storetest.NewClock(), logs: &logs{},
+		TB: tb, ctx: tb.Context(), clock: storetest.NewClock(), turn: make(chan struct{}, 1), logs: &logs{},
 		root: account.Actor{ID: 1, Role: account.RoleRoot, Address: "192.0.2.1"},
 	}
 	db, err := enginetest.New(tb, tb.TempDir()).Open(w.ctx, storetest.Options{

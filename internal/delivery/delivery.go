@@ -76,8 +76,9 @@ type Store interface {
 	// Claim leases machines for which entries wait that are to be sent through a
 	// broker that is not ours, and lists those entries.
 	Claim(ctx context.Context, c Claim) (Claimed, error)
-	// Backlog counts what waits.
-	Backlog(ctx context.Context) (Backlog, error)
+	// Backlog counts the entries that wait to be sent, or with all every entry:
+	// those that another broker has wait for what the machine says of them.
+	Backlog(ctx context.Context, all bool) (Backlog, error)
 }
 
 // Claim asks for what waits, from the entry behind the one with the id After on,
@@ -114,7 +115,7 @@ const BacklogMax = 100_000
 // Backlog is how much waits.
 type Backlog struct {
 	Entries int64     // BacklogMax if there are more
-	Oldest  time.Time // when the oldest came in; zero if there is none
+	Oldest  time.Time // since when the oldest waits; zero if there is none
 }
 
 // Sender makes the message of an item and hands it to the machine.

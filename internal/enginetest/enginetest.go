@@ -1,7 +1,7 @@
 // Package enginetest gives tests that go through the front door a database of
 // the engine under test: SQLite, or PostgreSQL if SCRIP_TEST_ENGINE is postgres.
 // Tests of one engine alone are named after it, TestSQLite… or TestPostgres…,
-// ask for it by name, and are the same whatever is under test. May import the
+// ask for it by name, and are the same whatever is under test. Imports: the
 // engines, rig, storetest, PostgreSQL's driver, testing and the standard library.
 package enginetest
 

@@ -64,7 +64,7 @@ func create(t *testing.T) storetest.Opener {
 		if err != nil {
 			return nil, err
 		}
-		return d, nil
+		return planned{d, t}, nil
 	}
 }
 

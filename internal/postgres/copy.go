@@ -149,13 +149,13 @@ func (d *DB) notCopying(ctx context.Context) (err error) {
 }
 
 // Insert implements sqlstore.Target.
-func (t target) Insert(_ context.Context, table sqlstore.Table, rows [][]any) error {
+func (t target) Insert(ctx context.Context, table sqlstore.Table, rows [][]any) error {
 	if at := slices.Index(table.Columns, "pickup_codes"); at >= 0 { // a BOOLEAN here
 		for _, row := range rows {
 			row[at] = row[at] == int64(1)
 		}
 	}
-	_, err := t.conn.CopyFrom(t.ctx, pgx.Identifier{table.Name}, table.Columns, pgx.CopyFromRows(rows))
+	_, err := t.conn.CopyFrom(ctx, pgx.Identifier{table.Name}, table.Columns, pgx.CopyFromRows(rows))
 	return err
 }
 

@@ -20,11 +20,11 @@ import (
 
 const (
 	// foldEvery is how long changes are gathered: what is gathered, lists add up.
-	foldEvery = 200 * time.Millisecond
+	foldEvery = 500 * time.Millisecond
 	// foldIdle is how often changes are looked for that others have left.
 	foldIdle = 30 * time.Second
 	// foldStep bounds how many transactions' changes are added at once.
-	foldStep = 256
+	foldStep = 1024
 )
 
 // queueChanges writes changes of the counts.

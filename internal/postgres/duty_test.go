@@ -62,7 +62,6 @@ func TestDutyAtOnce(t *testing.T) {
 			wg.Go(func() {
 				if servers[i%2].duty("d", fmt.Sprint(round, "/", i), time.Hour) {
 					mine.Add(1)
-					return
 				}
 			})
 		}
@@ -82,7 +81,7 @@ func TestDutyEnds(t *testing.T) {
 	raw := f.raw()
 	const now = `SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint`
 	began := f.number(raw, now)
-	if !f.duty("d", "a", lasting) || !f.duty("d", "a", lasting) {
+	if !f.duty("d", "a", lasting) {
 		t.Fatal("nobody had it")
 	}
 	f.clock.Add(24 * time.Hour) // which is of no account

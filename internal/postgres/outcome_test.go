@@ -112,7 +112,7 @@ func TestOutcome(t *testing.T) {
 		for _, w := range writes() {
 			t.Run(name+"/"+w.name, func(t *testing.T) {
 				f := newFixture(t)
-				by, keys := f.user("u"), f.issue("n", 3, 3)
+				by, keys := f.user("u"), f.issue(3, 3)
 				p, address := newProxy(t, f.url)
 				other := f.through(address)
 				fired, release := p.arm(how, ledgerWrite, false)
@@ -144,7 +144,7 @@ func TestOutcomeOfGroup(t *testing.T) {
 	for _, how := range []cut{cutBefore, cutAfter} {
 		t.Run(fmt.Sprint(how), func(t *testing.T) {
 			f := newFixture(t)
-			by, keys := f.user("u"), f.issue("n", 60, 3)
+			by, keys := f.user("u"), f.issue(60, 3)
 			p, address := newProxy(t, f.url)
 			other := f.through(address)
 			for round := range 3 {
@@ -169,17 +169,17 @@ func TestOutcomeOfGroup(t *testing.T) {
 // TestOutcomeUnknown lets nobody reach the server after the cut: whatever became
 // of the commit, the call says that nobody knows, and is not tried again.
 func TestOutcomeUnknown(t *testing.T) {
-	for how, want := range map[cut]int64{cutBefore: 0, cutAfter: 1} {
+	for want, how := range []cut{cutBefore, cutAfter} {
 		for _, w := range writes()[:3] {
 			t.Run(fmt.Sprint(how, "/", w.name), func(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t)
-				by, keys := f.user("u"), f.issue("n", 3, 3)
+				by, keys := f.user("u"), f.issue(3, 3)
 				p, address := newProxy(t, f.url)
 				other := f.through(address)
 				p.arm(how, ledgerWrite, true)
 				f.says(w.do(other, by, keys), "nobody knows")
-				if n := w.done(f, by); n != want {
+				if n := w.done(f, by); n != int64(want) {
 					t.Errorf("it has taken effect %d times, want %d", n, want)
 				}
 				f.whole()
@@ -204,7 +204,7 @@ func TestOutcomeWhileClosing(t *testing.T) {
 	for _, w := range writes()[:3] {
 		t.Run(w.name, func(t *testing.T) {
 			f := newFixture(t)
-			by, keys := f.user("u"), f.issue("n", 3, 3)
+			by, keys := f.user("u"), f.issue(3, 3)
 			p, address := newProxy(t, f.url)
 			other := f.through(address)
 			p.arm(cutAfter, ledgerWrite, true)
@@ -286,7 +286,7 @@ func TestFirstKeys(t *testing.T) {
 			fired, _ := p.arm(how, "INSERT INTO data_keys", false)
 			f := newFixtureAt(t, address)
 			<-fired
-			f.check(f.redeem(f.user("u"), f.issue("n", 1, 1)[0]))
+			f.check(f.redeem(f.user("u"), f.issue(1, 1)[0]))
 			f.whole()
 			_, err := postgres.Open(f.ctx, postgres.Options{URL: address, Secrets: []string{"another"}, Now: f.clock.Now})
 			if !errors.Is(err, keyring.ErrWrongSecret) {

@@ -37,8 +37,6 @@ const (
 	connectTimeout = 5 * time.Second
 	// workTimeout bounds a read or a write with all its tries.
 	workTimeout = 60 * time.Second
-	// closeTimeout bounds what Close waits for.
-	closeTimeout = 10 * time.Second
 	// migrateTries bounds how often a migration is tried beside others.
 	migrateTries = 5
 )
@@ -71,6 +69,7 @@ type DB struct {
 	chain      func() *account.Chain
 
 	redeems  sqlstore.Group[*redeem]
+	tokens   sqlstore.Group[*tokenLook]
 	deciding sync.Mutex
 	unclean  atomic.Bool   // there may be changes of the counts to be folded
 	fold     chan struct{} // says so
@@ -102,6 +101,11 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		Turns: make(chan struct{}, committers), Closed: d.closed,
 	}
 	d.redeems.Open()
+	d.tokens = sqlstore.Group[*tokenLook]{
+		Commit: d.findTokens, Size: func(*tokenLook) int { return 1 }, Max: tokensMax,
+		Turns: make(chan struct{}, tokenReaders), Closed: d.closed,
+	}
+	d.tokens.Open()
 	d.Store = sqlstore.New(d, dialect{d}, o.Secrets, o.Now)
 	if err := d.open(ctx, o.URL); err != nil {
 		d.disconnect()
@@ -109,6 +113,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	for range committers {
 		d.redeems.Turns <- struct{}{}
+	}
+	for range tokenReaders {
+		d.tokens.Turns <- struct{}{}
 	}
 	d.unclean.Store(true) // whoever was here before may have left some
 	d.work.Go(d.keepFolding)
@@ -135,6 +142,9 @@ func (d *DB) open(ctx context.Context, url string) (err error) {
 	}
 	// Lists leave connections to those who need a row or two.
 	d.snapshots = make(chan struct{}, max(1, config.MaxConns/2))
+	if err := d.notCopying(ctx); err != nil {
+		return err
+	}
 	if err := d.createKeys(ctx); err != nil {
 		return err
 	}
@@ -281,6 +291,9 @@ func (d *DB) Close() error {
 		close(d.closing)
 		for range committers {
 			<-d.redeems.Turns
+		}
+		for range tokenReaders {
+			<-d.tokens.Turns
 		}
 		close(d.closed)
 		d.work.Wait()

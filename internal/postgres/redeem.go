@@ -6,11 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/guess"
@@ -36,9 +35,15 @@ type redeem struct {
 	// alone is set once it must be decided by itself: something speaks against it,
 	// or it is not the first in its group on that key.
 	alone bool
-	// used is the code that it has marked used in the transaction under way, as it
-	// was before; its id is 0 if there is none.
-	used struct{ id, name, expires, quota int64 }
+	// used is the code that it has marked used in the transaction under way; its id
+	// is 0 if there is none.
+	used usedCode
+}
+
+// usedCode is a code as it was before it was used, and whether it was credited.
+type usedCode struct {
+	id, name, expires, quota int64
+	credited                 bool
 }
 
 // Redeem implements redemption.Store. Attempts that arrive together and that
@@ -112,19 +117,32 @@ func (d *DB) commitRedeems(ctx context.Context, jobs []*sqlstore.Job[*redeem]) {
 // are tried without it.
 var errAgain = errors.New("a redeem was refused")
 
-// useCodes marks the codes used that are enabled and in time, each locked in the
-// order of ids, and says which attempt has which.
-const useCodes = `UPDATE redemptions r SET state = 3, redeemed = a.at, used_by = a.by
-	FROM (SELECT c.id, u.at, u.by, u.second, u.place
-		FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS u (key, at, by, second, place)
-		JOIN redemptions c ON c.key_index = u.key ORDER BY c.id FOR UPDATE OF c) a
-	WHERE r.id = a.id AND r.state = 1 AND (r.expires = 0 OR r.expires >= a.second)
-	RETURNING a.place, r.id, r.name_id, r.expires, r.quota`
+// useCodes marks the codes used that are enabled and in time, credits whoever is
+// enabled with what they are worth, and says which attempt has which code. Rows are
+// locked in the order of the keys given, and of the accounts' ids, so that two groups
+// do not wait for each other in turns.
+const useCodes = `WITH used AS (
+		UPDATE redemptions r SET state = 3, redeemed = a.at, used_by = a.by
+		FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS a (key, at, by, second, place)
+		WHERE r.key_index = a.key AND r.state = 1 AND (r.expires = 0 OR r.expires >= a.second)
+		RETURNING a.place, a.by, r.id, r.name_id, r.expires, r.quota
+	), credited AS (
+		UPDATE users u SET quota = u.quota + c.quota
+		FROM (SELECT by, CAST(sum(quota) AS BIGINT) AS quota FROM used GROUP BY by ORDER BY by) c
+		WHERE u.id = c.by AND u.status = 1 RETURNING u.id
+	)
+	SELECT place, id, name_id, expires, quota, by IN (SELECT id FROM credited) FROM used`
 
 // redeemTogether writes a group in one transaction. Those that cannot be written
 // so are marked to be decided alone.
 func (d *DB) redeemTogether(s *session, group []*redeem) error {
 	found, err := d.useTogether(s, group)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == outOfRange {
+		for _, r := range group {
+			r.alone = true // somebody owns too much for what they would get
+		}
+		return errAgain
+	}
 	if err != nil {
 		return fmt.Errorf("redeeming: %w", err)
 	}
@@ -136,17 +154,13 @@ func (d *DB) redeemTogether(s *session, group []*redeem) error {
 		return nil
 	}
 	b := &pgx.Batch{}
-	ids := slices.Sorted(maps.Keys(found.credited))
-	quotas := make([]int64, len(ids))
-	for i, id := range ids {
-		quotas[i] = found.quotas[id]
-	}
-	b.Queue(`UPDATE users u SET quota = a.quota FROM unnest($1::bigint[], $2::bigint[]) AS a (id, quota) WHERE u.id = a.id`,
-		ids, quotas)
 	queueChanges(b, changes)
 	defer d.foldSoon()
 	return d.commit(s, b, found.head, entries)
 }
+
+// outOfRange is what PostgreSQL says of a number that is too large.
+const outOfRange = "22003"
 
 // decide says what becomes of each attempt, in their order. Again is set if one
 // has used a code that it is not to have.
@@ -154,27 +168,22 @@ func (d *DB) decide(group []*redeem, found together) (entries []account.Entry, c
 	d.deciding.Lock() // of guesses in two groups each is counted before the next is admitted
 	defer d.deciding.Unlock()
 	for i, r := range group {
-		quota, enabled := found.quotas[r.By.ID]
 		guessed := r.Guesses.Known(r.Guessers...)
 		switch {
-		case r.Epoch != found.epoch || !enabled:
+		case r.Epoch != found.epoch || found.better[int64(i)]:
 			r.alone = true
-		case r.used.id == 0 && found.known[int64(i)]:
-			r.alone = true // it knows better why
 		case guessed != nil:
 			r.refused = guessed
 		case r.used.id == 0:
 			r.Guesses.Note(r.Guessers...)
 			r.refused = refusal.New(refusal.RedemptionUnknown)
-		case quota > math.MaxInt64-r.used.quota:
+		case !r.used.credited:
 			r.alone = true
 		}
 		if r.alone || r.refused != nil {
 			again = again || r.used.id != 0
 			continue
 		}
-		found.quotas[r.By.ID] += r.used.quota
-		found.credited[r.By.ID] = true
 		r.credited = r.used.quota
 		entries = append(entries, account.Entry{
 			Kind: account.KindRedeem, AccountID: r.By.ID, FirstID: r.used.id, LastID: r.used.id, Count: 1, Amount: r.used.quota,
@@ -187,70 +196,52 @@ func (d *DB) decide(group []*redeem, found together) (entries []account.Entry, c
 
 // together is what the first statements of a group find out.
 type together struct {
-	quotas   map[int64]int64 // of the accounts that are enabled
-	credited map[int64]bool  // those of them that have been
-	known    map[int64]bool  // attempts, by their place, whose key is that of a code
-	epoch    int64
-	head     account.Head
+	// better has the attempts, by their place, that have used no code for a reason
+	// that they find out alone: it is there, or their account is disabled.
+	better map[int64]bool
+	epoch  int64
+	head   account.Head
 }
 
-// useTogether begins a group's transaction, marks the codes used and reads what
-// decides about them.
+// attempted is a key that an attempt may be about.
+type attempted struct {
+	index []byte
+	place int
+}
+
+// useTogether begins a group's transaction, marks the codes used, credits them and
+// reads what decides about them.
 func (d *DB) useTogether(s *session, group []*redeem) (found together, err error) {
-	var keys, guessers [][]byte
-	var at, by, second, place, accounts []int64
-	limits := map[string]*guess.Limiter{}
+	attempts := make([]attempted, 0, len(group))
 	for i, r := range group {
 		r.used.id = 0
 		for _, index := range r.Indexes {
-			keys, place, by = append(keys, index), append(place, int64(i)), append(by, r.By.ID)
-			at, second = append(at, r.At.UnixMilli()), append(second, redemption.Second(r.At).UnixMilli())
-		}
-		accounts = append(accounts, r.By.ID)
-		for _, subject := range r.Guesses.Subjects(r.Guessers...) {
-			guessers = append(guessers, subject)
-			limits[string(subject)] = r.Guesses
+			attempts = append(attempts, attempted{index, i})
 		}
 	}
-	slices.SortFunc(guessers, bytes.Compare)
-	guessers = slices.CompactFunc(guessers, bytes.Equal)
-	found.quotas, found.credited, found.known = map[int64]int64{}, map[int64]bool{}, map[int64]bool{}
+	slices.SortFunc(attempts, func(a, b attempted) int { return bytes.Compare(a.index, b.index) })
+	n := len(attempts)
+	keys := make([][]byte, n)
+	at, by, second, place := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	for i, a := range attempts {
+		r := group[a.place]
+		keys[i], place[i], by[i] = a.index, int64(a.place), r.By.ID
+		at[i], second[i] = r.At.UnixMilli(), redemption.Second(r.At).UnixMilli()
+	}
 	b := &pgx.Batch{}
 	b.Queue(`BEGIN`)
 	b.Queue(useCodes, keys, at, by, second, place).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
-			var i, id, name, expires, quota int64
-			if err := rows.Scan(&i, &id, &name, &expires, &quota); err != nil {
+			var i int64
+			var u usedCode
+			if err := rows.Scan(&i, &u.id, &u.name, &u.expires, &u.quota, &u.credited); err != nil {
 				return err
 			}
-			u := &group[i].used
-			u.id, u.name, u.expires, u.quota = id, name, expires, quota
+			group[i].used = u
 		}
 		return rows.Err()
 	})
-	b.Queue(`SELECT id, quota FROM users WHERE id = ANY($1) AND status = 1 ORDER BY id FOR UPDATE`, accounts).
-		Query(func(rows pgx.Rows) error {
-			for rows.Next() {
-				var id, quota int64
-				if err := rows.Scan(&id, &quota); err != nil {
-					return err
-				}
-				found.quotas[id] = quota
-			}
-			return rows.Err()
-		})
-	if guessers != nil {
-		b.Queue(selectGuesses, guessers, int64(0)).Query(func(rows pgx.Rows) error {
-			for rows.Next() {
-				c, err := scanGuess(rows)
-				if err != nil {
-					return err
-				}
-				limits[string(c.Subject)].Learn([]guess.Count{c})
-			}
-			return rows.Err()
-		})
-	}
+	queueGuesses(b, group)
 	b.Queue(selectFreeLane).QueryRow(func(row pgx.Row) error {
 		return ifAny(row.Scan(&found.head.Lane, &found.head.Count, &found.head.MAC))
 	})
@@ -263,28 +254,58 @@ func (d *DB) useTogether(s *session, group []*redeem) (found together, err error
 			return found, err
 		}
 	}
-	return found, found.findKnown(s, group)
+	return found, found.findBetter(s, group)
 }
 
-// findKnown finds out which of the attempts that have used no code have the key
-// of one.
-func (f *together) findKnown(s *session, group []*redeem) error {
+// queueGuesses reads what other servers know of the guesses of those who try.
+func queueGuesses(b *pgx.Batch, group []*redeem) {
+	limits := map[string]*guess.Limiter{}
+	for _, r := range group {
+		for _, subject := range r.Guesses.Subjects(r.Guessers...) {
+			limits[string(subject)] = r.Guesses
+		}
+	}
+	if len(limits) == 0 {
+		return
+	}
+	subjects := make([][]byte, 0, len(limits))
+	for subject := range limits {
+		subjects = append(subjects, []byte(subject))
+	}
+	b.Queue(selectGuesses, subjects, int64(0)).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			c, err := scanGuess(rows)
+			if err != nil {
+				return err
+			}
+			limits[string(c.Subject)].Learn([]guess.Count{c})
+		}
+		return rows.Err()
+	})
+}
+
+// findBetter finds out which of the attempts that have used no code have the key
+// of one, or a disabled account.
+func (f *together) findBetter(s *session, group []*redeem) error {
+	var places, accounts []int64
 	var keys [][]byte
-	places := map[string]int64{}
 	for i, r := range group {
 		for _, index := range r.Indexes {
 			if r.used.id == 0 {
-				keys, places[string(index)] = append(keys, index), int64(i)
+				keys, places, accounts = append(keys, index), append(places, int64(i)), append(accounts, r.By.ID)
 			}
 		}
 	}
 	if keys == nil {
 		return nil
 	}
+	f.better = map[int64]bool{}
 	return s.Each(s.ctx, func(row sqlstore.Scanner) error {
-		var index []byte
-		err := row.Scan(&index)
-		f.known[places[string(index)]] = true
+		var place int64
+		err := row.Scan(&place)
+		f.better[place] = true
 		return err
-	}, `SELECT key_index FROM redemptions WHERE key_index = ANY(CAST(? AS BYTEA[]))`, keys)
+	}, `SELECT a.place FROM unnest(CAST(? AS BYTEA[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[])) AS a (key, place, by)
+		WHERE EXISTS (SELECT 1 FROM redemptions r WHERE r.key_index = a.key)
+			OR NOT EXISTS (SELECT 1 FROM users u WHERE u.id = a.by AND u.status = 1)`, keys, places, accounts)
 }

@@ -72,13 +72,13 @@ func (s *session) Exec(_ context.Context, text string, args ...any) (rows int64,
 	return tag.RowsAffected(), err
 }
 
-// text is a shared text as PostgreSQL wants it: its parameters numbered, and
-// without hints for the planner.
+// text is a shared text as PostgreSQL wants it: its parameters numbered, without
+// hints for the planner, and with what a step works on chosen before the rest.
 func (d *DB) text(shared string) string {
 	if text, ok := d.texts.Load(shared); ok {
 		return text.(string)
 	}
-	plain := regexp.MustCompile(`INDEXED BY \w+`).ReplaceAllString(shared, "")
+	plain := chosenFirst(regexp.MustCompile(`INDEXED BY \w+`).ReplaceAllString(shared, ""))
 	n := 0
 	text := regexp.MustCompile(`\?\d*`).ReplaceAllStringFunc(plain, func(p string) string {
 		if p != "?" {
@@ -89,6 +89,34 @@ func (d *DB) text(shared string) string {
 	})
 	d.texts.Store(shared, text)
 	return text
+}
+
+// chosenFirst has each subquery with a LIMIT that IN looks into run once, at the
+// beginning. As a table to join with, PostgreSQL may run it again for each row that
+// could be meant: a step of 128 codes out of a million would be 128 million.
+func chosenFirst(text string) string {
+	in := regexp.MustCompile(`(\w+) IN\s+\(SELECT `)
+	for from := 0; ; {
+		m := in.FindStringSubmatchIndex(text[from:])
+		if m == nil {
+			return text
+		}
+		begin := from + m[3] // behind the column
+		open := begin + strings.IndexByte(text[begin:], '(')
+		end := open + 1
+		for depth := 1; depth > 0 && end < len(text); end++ {
+			switch text[end] {
+			case '(':
+				depth++
+			case ')':
+				depth--
+			}
+		}
+		from += m[1]
+		if inner := text[open:end]; text[from-m[1]+m[2]:begin] != "NOT" && strings.Contains(inner, " LIMIT ") {
+			text = text[:begin] + ` = ANY (ARRAY` + inner + `)` + text[end:]
+		}
+	}
 }
 
 // clean makes arguments fit for PostgreSQL: its texts are UTF-8 without NUL,

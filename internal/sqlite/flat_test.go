@@ -371,8 +371,10 @@ func (f *fixture) vending() fleet.Machine {
 	f.check(err)
 	_, err = f.db.Holding(ctx, m.ID, 0, 10)
 	f.check(err)
-	_, err = f.db.Backlog(ctx)
-	f.check(err)
+	for _, all := range []bool{true, false} {
+		_, err = f.db.Backlog(ctx, all)
+		f.check(err)
+	}
 	waiting, err := f.db.Waiting(ctx, m.ID, 0, 10)
 	f.check(err)
 	f.check(f.db.Advance(ctx, []delivery.Progress{

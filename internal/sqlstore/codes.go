@@ -205,7 +205,8 @@ func (d *Store) Delete(ctx context.Context, id int64, by account.Actor, at time.
 }
 
 // Codes whose state is not what the clock says. The second kind is there only
-// after the clock was set back.
+// after the clock was set back. Behind a + a column is not looked up in an index:
+// a step has its ids already.
 const (
 	overdue  = `state = 1 AND expires > 0 AND expires < ?2`
 	tooEarly = `state = 4 AND expires >= ?2`
@@ -239,14 +240,14 @@ func (d *Store) Sweep(ctx context.Context, now time.Time) (moved int64, err erro
 				moved++
 				t.Wrote = true
 				return nil
-			}, `UPDATE redemptions SET state = ?1 WHERE `+move.which+` AND id IN
+			}, `UPDATE redemptions SET state = ?1 WHERE +`+move.which+` AND id IN
 				(SELECT id FROM redemptions WHERE `+move.which+Limit(sweepStep)+`) RETURNING id, name_id, expires`, move.to, second)
 			if err != nil {
 				return fmt.Errorf("sweeping: %w", err)
 			}
 		}
 		// What the step itself brings to nothing is left to the next.
-		if _, err := t.change(ctx, `DELETE FROM redemption_due WHERE (expires, name_id, block) IN
+		if _, err := t.change(ctx, `DELETE FROM redemption_due WHERE enabled = 0 AND (expires, name_id, block) IN
 			(SELECT expires, name_id, block FROM redemption_due WHERE expires < ? AND enabled = 0`+Limit(sweepStep)+`)`,
 			second); err != nil {
 			return fmt.Errorf("dropping counts: %w", err)

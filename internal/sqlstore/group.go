@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/refusal"
@@ -63,6 +64,8 @@ func (g *Group[T]) Do(ctx context.Context, value T) error {
 		case <-j.done:
 			return j.Err
 		case <-g.Turns:
+			// Those that the last group has just told may be about to come back.
+			runtime.Gosched()
 			g.commitArrived(context.WithoutCancel(ctx))
 			g.Turns <- struct{}{}
 		case <-g.Closed:

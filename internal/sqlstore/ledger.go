@@ -138,7 +138,7 @@ func ReadHeads(ctx context.Context, s Conn) (heads []account.Head, err error) {
 // read, which an append-only table with one writer allows; the last of them, the
 // heads and the balances come from one state.
 func (d *Store) Audit(ctx context.Context, a account.Auditor) error {
-	var after int64
+	after := int64(math.MinInt64) // an entry that was made up may be anywhere
 	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -156,7 +156,7 @@ func (d *Store) Audit(ctx context.Context, a account.Auditor) error {
 
 // AuditAll shows the whole ledger to a, from one state that s sees.
 func AuditAll(ctx context.Context, s Conn, a account.Auditor) (err error) {
-	var after int64
+	after := int64(math.MinInt64) // an entry that was made up may be anywhere
 	for more := true; more && err == nil; {
 		after, more, err = AuditStep(ctx, s, a, after)
 	}

@@ -112,12 +112,22 @@ func (d *Store) Advance(ctx context.Context, progress []delivery.Progress) error
 	})
 }
 
+// oldestOf bounds the entries among which the one is looked for that has waited
+// for longest to be sent: one that is sent again keeps its place, and waits anew.
+const oldestOf = 1000
+
 // Backlog implements delivery.Store.
-func (d *Store) Backlog(ctx context.Context) (b delivery.Backlog, err error) {
+func (d *Store) Backlog(ctx context.Context, all bool) (b delivery.Backlog, err error) {
+	const pending = `FROM outbox INDEXED BY outbox_pending WHERE pending > 0 AND id > 0`
+	text := `SELECT (SELECT count(*) FROM (SELECT 1 ` + pending + Limit(delivery.BacklogMax) + `) AS found),
+		coalesce((SELECT min(at) FROM (SELECT at ` + pending + ` ORDER BY id` + Limit(oldestOf) + `) AS oldest), 0)`
+	if all {
+		text = `SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox` + Limit(delivery.BacklogMax) + `) AS found),
+			coalesce((SELECT at FROM outbox ORDER BY id LIMIT 1), 0)`
+	}
 	err = d.engine.Read(ctx, func(s Conn) error {
 		var oldest int64
-		err := s.Row(context.WithoutCancel(ctx), `SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox`+Limit(delivery.BacklogMax)+`) AS found),
-			coalesce((SELECT at FROM outbox ORDER BY id LIMIT 1), 0)`).Scan(&b.Entries, &oldest)
+		err := s.Row(context.WithoutCancel(ctx), text).Scan(&b.Entries, &oldest)
 		b.Oldest = fromMillis(oldest)
 		return err
 	})
@@ -159,12 +169,12 @@ func (d *Store) SweepPickups(ctx context.Context, now time.Time) (moved int64, e
 }
 
 func (t *Tx) sweepCodes(ctx context.Context, at int64) (int64, error) {
-	return t.change(ctx, `UPDATE pickup_codes SET state = 4 WHERE state = 1 AND id IN
+	return t.change(ctx, `UPDATE pickup_codes SET state = 4 WHERE +state = 1 AND id IN
 		(SELECT id FROM pickup_codes WHERE state = 1 AND expires <= ?`+Limit(sweepStep)+`)`, at)
 }
 
 func (t *Tx) unsweepCodes(ctx context.Context, at int64) (int64, error) {
-	return t.change(ctx, `UPDATE pickup_codes SET state = 1 WHERE state = 4 AND id IN
+	return t.change(ctx, `UPDATE pickup_codes SET state = 1 WHERE +state = 4 AND id IN
 		(SELECT id FROM pickup_codes WHERE state = 4 AND expires > ?`+Limit(sweepStep)+`)`, at)
 }
 

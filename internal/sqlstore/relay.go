@@ -178,8 +178,8 @@ func (d *Store) Miss(ctx context.Context) error {
 // lost, what it was told. It is called with the machine locked.
 func (t *Tx) returned(ctx context.Context, machine int64, at time.Time) error {
 	now := at.UnixMilli()
-	if _, err := t.change(ctx, `UPDATE outbox SET pending = abs(pending) + 1
-		WHERE machine_id = ? AND code_id > 0 AND expires > ?`, machine, now); err != nil {
+	if _, err := t.change(ctx, `UPDATE outbox SET at = CASE WHEN pending > 0 THEN at ELSE ?2 END, pending = abs(pending) + 1
+		WHERE machine_id = ?1 AND code_id > 0 AND expires > ?2`, machine, now); err != nil {
 		return fmt.Errorf("telling a machine everything again: %w", err)
 	}
 	if _, err := t.change(ctx, `INSERT INTO outbox (machine_id, kind, code_id, sent, at, expires)

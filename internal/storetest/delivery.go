@@ -370,13 +370,18 @@ func testDeliverySteps(w *world) {
 
 func testDeliveryBacklog(w *world) {
 	m := w.stocked("00000001", 1)
-	want := func(entries int64, oldest time.Time) {
+	wantOf := func(all bool, entries int64, oldest time.Time) {
 		w.Helper()
-		got, err := w.engine.Backlog(w.ctx)
+		got, err := w.engine.Backlog(w.ctx, all)
 		w.check(err)
 		if got.Entries != entries || !got.Oldest.Equal(oldest) {
-			w.Errorf("the backlog is %+v, want %d since %v", got, entries, oldest)
+			w.Errorf("the backlog is %+v, want %d since %v; all: %v", got, entries, oldest, all)
 		}
+	}
+	want := func(entries int64, oldest time.Time) {
+		w.Helper()
+		wantOf(true, entries, oldest)
+		wantOf(false, entries, oldest)
 	}
 	want(0, time.Time{})
 	start := w.clock.Now()
@@ -388,6 +393,28 @@ func testDeliveryBacklog(w *world) {
 	want(1, start.Add(time.Second))
 	w.received(m)
 	want(0, time.Time{})
+
+	// What another broker has waits for what the machine says, until it is to be
+	// sent again.
+	start = w.clock.Now()
+	m = w.stocked("00000002", 1)
+	w.newCode(m, 0)
+	w.relayed(w.claim("first").Items)
+	w.clock.Add(time.Second)
+	later := w.clock.Now()
+	w.newCode(m, 0)
+	wantOf(true, 2, start)
+	wantOf(false, 1, later)
+	w.relayed(w.claim("first").Items)
+	wantOf(true, 2, start)
+	wantOf(false, 0, time.Time{})
+	w.clock.Add(time.Hour)
+	w.hear(m, true)
+	want(2, w.clock.Now())
+	again := w.clock.Now()
+	w.clock.Add(time.Minute)
+	w.hear(m, true) // what waits does so since then all the same
+	want(2, again)
 }
 
 // Creates, withdrawals, reports and acknowledgements of many machines at once:

@@ -373,7 +373,7 @@ func outboxDisconnect(w *world) {
 			l.Errorf("it took %v", waited)
 		}
 		<-time.After(time.Second)
-		if b, err := l.engine.Backlog(l.ctx); err != nil || b.Entries != 0 {
+		if b, err := l.engine.Backlog(l.ctx, true); err != nil || b.Entries != 0 {
 			l.Errorf("%+v is left, %v", b, err)
 		}
 	})

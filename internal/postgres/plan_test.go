@@ -1,0 +1,147 @@
+package postgres_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scrip-codes/scrip/internal/postgres"
+)
+
+// planned is an engine of the conformance suite: when it is closed, the plans of all
+// that it has asked of the server are looked at, as the server runs them from then
+// on. Most of them were made when the tables were empty.
+type planned struct {
+	*postgres.DB
+	t *testing.T
+}
+
+// Close implements storetest.Engine.
+func (p planned) Close() error {
+	// The test's own context may have ended.
+	for _, fault := range walks(context.WithoutCancel(p.t.Context()), p.DB) {
+		p.t.Error(fault)
+	}
+	return p.DB.Close()
+}
+
+// explained has the statements that were looked at already.
+var explained sync.Map //nolint:gochecknoglobals // of all tests
+
+// walks says which statements read a table from end to end that may be large.
+func walks(ctx context.Context, db *postgres.DB) (faults []string) {
+	err := db.EachIdle(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `SELECT name, statement, cardinality(parameter_types) FROM pg_prepared_statements`)
+		if err != nil {
+			return err
+		}
+		type prepared struct {
+			name, text string
+			parameters int
+		}
+		statements, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p prepared, err error) {
+			return p, row.Scan(&p.name, &p.text, &p.parameters)
+		})
+		if err != nil {
+			return err
+		}
+		for _, s := range statements {
+			if _, known := explained.LoadOrStore(s.text, true); known || !regexp.MustCompile(`(?i)^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)`).MatchString(s.text) {
+				continue
+			}
+			call := pgx.Identifier{s.name}.Sanitize()
+			if s.parameters > 0 {
+				call += `(` + strings.TrimSuffix(strings.Repeat(`NULL, `, s.parameters), `, `) + `)`
+			}
+			var plans []struct {
+				Plan node `json:"Plan"`
+			}
+			var text []byte
+			if err := conn.QueryRow(ctx, `EXPLAIN (FORMAT JSON) EXECUTE `+call, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
+				return fmt.Errorf("explaining %q: %w", s.text, err)
+			}
+			if err := json.Unmarshal(text, &plans); err != nil {
+				return err
+			}
+			for _, p := range plans {
+				if fault := p.Plan.walk(false); fault != "" && !mayWalk(s.text) {
+					faults = append(faults, fmt.Sprintf("%q\nis run as %s:\n%s", s.text, fault, text))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		faults = append(faults, err.Error())
+	}
+	return faults
+}
+
+// node is a step of a plan.
+type node struct {
+	Type     string `json:"Node Type"`
+	Relation string `json:"Relation Name"`
+	Cond     string `json:"Index Cond"`
+	Plans    []node `json:"Plans"`
+}
+
+// walk says where a plan reads a large table from end to end, unless a limit ends
+// that.
+func (n *node) walk(limited bool) string {
+	limited = limited || n.Type == "Limit"
+	large := regexp.MustCompile(`^(redemptions|redemption_counts|ledger|users|answers|sessions|guesses|merchants|machines|` +
+		`products|pickup_codes|outbox|leases)$`).MatchString(n.Relation)
+	if large && (n.Type == "Seq Scan" || strings.HasPrefix(n.Type, "Index") && n.Cond == "" && !limited) {
+		return n.Type + " of " + n.Relation
+	}
+	for i := range n.Plans {
+		if fault := n.Plans[i].walk(limited); fault != "" {
+			return fault
+		}
+	}
+	return ""
+}
+
+// mayWalk reports whether a statement may walk a table: because it is an audit's, of
+// a start, or about what has an index of its own.
+func mayWalk(text string) bool {
+	for _, allowed := range []string{
+		`SELECT id, quota FROM users ORDER BY id`,
+	} {
+		if strings.Contains(text, allowed) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestPlans sees that a statement that walks is found.
+func TestPlans(t *testing.T) {
+	f := newFixture(t)
+	f.issue(10, 1)
+	for text, walking := range map[string]bool{
+		`SELECT id FROM redemptions WHERE quota = $1`:            true,
+		`SELECT id FROM redemptions WHERE quota = $1 ORDER BY id`: true,
+		`SELECT id FROM redemptions WHERE id = $1`:               false,
+		`SELECT max(id) FROM redemptions WHERE 0 < $1`:           false,
+	} {
+		f.check(f.db.EachIdle(f.ctx, func(conn *pgx.Conn) error {
+			var n *int64
+			err := conn.QueryRow(f.ctx, text, int64(1)).Scan(&n)
+			if err == pgx.ErrNoRows { //nolint:errorlint // as it comes
+				err = nil
+			}
+			return err
+		}))
+		faults := strings.Join(walks(f.ctx, f.db), "\n")
+		if got := strings.Contains(faults, "redemptions"); got != walking {
+			t.Errorf("%s: walks: %t, %s", text, got, faults)
+		}
+	}
+}
