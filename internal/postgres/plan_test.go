@@ -108,11 +108,15 @@ func (n *node) walk(limited bool) string {
 	return ""
 }
 
-// mayWalk reports whether a statement may walk a table: because it is an audit's, of
-// a start, or about what has an index of its own.
+// mayWalk reports whether a statement may walk a table: because it is an audit's, about
+// who is root, of a start, or never run.
 func mayWalk(text string) bool {
 	for _, allowed := range []string{
 		`SELECT id, quota FROM users ORDER BY id`,
+		`FROM users WHERE role >= $1`,
+		`UPDATE machines SET presence = $1 WHERE presence = $2`,
+		`select "id", "name_id", "user_id"`,    // the driver asks for the types before a COPY
+		`DELETE FROM leases WHERE until < $1 `, // of servers that are gone: there are few
 	} {
 		if strings.Contains(text, allowed) {
 			return true
@@ -126,10 +130,10 @@ func TestPlans(t *testing.T) {
 	f := newFixture(t)
 	f.issue(10, 1)
 	for text, walking := range map[string]bool{
-		`SELECT id FROM redemptions WHERE quota = $1`:            true,
+		`SELECT id FROM redemptions WHERE quota = $1`:             true,
 		`SELECT id FROM redemptions WHERE quota = $1 ORDER BY id`: true,
-		`SELECT id FROM redemptions WHERE id = $1`:               false,
-		`SELECT max(id) FROM redemptions WHERE 0 < $1`:           false,
+		`SELECT id FROM redemptions WHERE id = $1`:                false,
+		`SELECT max(id) FROM redemptions WHERE 0 < $1`:            false,
 	} {
 		f.check(f.db.EachIdle(f.ctx, func(conn *pgx.Conn) error {
 			var n *int64

@@ -24,7 +24,12 @@ import (
 const (
 	// tries bounds how often a transaction is tried that fails for no fault of its
 	// own: others were in its way, or the connection was lost before its commit.
-	tries = 8
+	// With the pauses that is some five seconds: a server that is restarted is back
+	// by then.
+	tries = 11
+	// lookTries bounds how often it is looked what has become of a commit: half a
+	// minute, in which a standby may take over.
+	lookTries = 32
 	// Between two tries passes a time that doubles from the first to the last of
 	// these.
 	pauseFirst = 5 * time.Millisecond
@@ -326,7 +331,7 @@ func (d *DB) commit(s *session, b *pgx.Batch, head account.Head, entries []accou
 	last := entries[len(entries)-1]
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), workTimeout)
 	defer cancel()
-	for try := 0; try <= tries; try++ {
+	for try := 0; try <= lookTries; try++ {
 		committed, looked := d.committed(ctx, head.Lane, before+int64(len(entries)), last.MAC)
 		if looked == nil && committed {
 			return nil
@@ -402,7 +407,7 @@ func retriable(err error) bool {
 		switch e.Code {
 		case "57014": // statement_timeout, or a person has cancelled it
 			return false
-		case "25006", unsure: // read only: a standby that is about to take over; a commit that can be repeated
+		case "25006", "53300", unsure: // read only: a standby that is about to take over; too many connections; a commit that can be repeated
 			return true
 		}
 		// Connection failures; shutting down, starting up.
