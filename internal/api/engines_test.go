@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -49,9 +50,7 @@ func (w *world) answer(ctx context.Context, r request) string {
 	}
 	req.Header.Set("Authorization", "Bearer "+w.root.token)
 	req.Header.Set("New-Api-User", "1")
-	for name, values := range r.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, r.header)
 	rec := httptest.NewRecorder()
 	w.handler.ServeHTTP(rec, req)
 	text := rec.Body.String()

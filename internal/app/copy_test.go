@@ -71,6 +71,20 @@ func (p side) alter(t *testing.T, text string) {
 	}
 }
 
+// untouched reports whether a copy to it has not got as far as its first commit.
+func (p side) untouched(t *testing.T) bool {
+	t.Helper()
+	if p.driver == "sqlite" {
+		return false
+	}
+	var n int
+	err := p.open(t).QueryRowContext(t.Context(), `SELECT count(*) FROM settings WHERE name IN ('copying', 'keys_made')`).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n == 0
+}
+
 func (p side) copyTo(t *testing.T, to side, more ...string) string {
 	t.Helper()
 	return scrip(t, p.env, append([]string{"copy", "--from", p.url, "--to", to.url}, more...)...)
@@ -346,7 +360,8 @@ func blocked(t *testing.T, from, to side) (cmd *exec.Cmd, stderr *output, free f
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.CommandContext(t.Context(), "scrip", "copy", "--from", from.url, "--to", to.url) //nolint:gosec // G204: the program under test
+	patient := to.url + "&lock_timeout=300s"                                                     // as busy as the machine may be
+	cmd = exec.CommandContext(t.Context(), "scrip", "copy", "--from", from.url, "--to", patient) //nolint:gosec // G204: the program under test
 	stderr = &output{}
 	cmd.Env, cmd.Stderr = from.env, stderr
 	if err := cmd.Start(); err != nil {
@@ -442,13 +457,15 @@ func TestCopyCutOff(t *testing.T) {
 				cmd.Env = from.env
 				err := cmd.Run() // which kills it
 				cancel()
+				if to.untouched(t) { // and a command would make its keys
+					continue
+				}
 				_, stderr, there := tryScrip(t, to.env, "ledger", "verify")
 				whole = there == nil
 				switch {
 				case err == nil && !whole:
 					t.Fatalf("it succeeded, and there is no whole database: %s", stderr)
-				case !whole && !strings.Contains(stderr, "a copy to it has begun") && !strings.Contains(stderr, "there is no database") &&
-					!strings.Contains(stderr, "the ledger has no head"):
+				case !whole && !strings.Contains(stderr, "a copy to it has begun") && !strings.Contains(stderr, "there is no database"):
 					t.Fatalf("round %d: %s", round, stderr)
 				}
 				if whole {

@@ -83,6 +83,19 @@ func TestPostgresInbox(t *testing.T) {
 	scrip(t, env, "product", "add", v.no, "Tea", "--slot", "A1", "--id", "20001")
 	v.on(m.URL())
 
+	// Neither keeps it when the duty is another one's, whoever that is.
+	waitForInbox(t, servers...)
+	db.Alter(t, `UPDATE duties SET holder = 'another', until = until + 600000 WHERE name = 'mqtt inbox'`)
+	eventually(t, "the end of the inbox", func() error {
+		for _, s := range servers {
+			if keeps, err := s.keepsInbox(); keeps || err != nil {
+				return errors.Join(errors.New("one keeps it, or does not answer"), err)
+			}
+		}
+		return nil
+	})
+	db.Alter(t, `DELETE FROM duties WHERE name = 'mqtt inbox'`)
+
 	keeper := waitForInbox(t, servers...)
 	servers[keeper].kill(t)
 	killed := time.Now()

@@ -83,7 +83,7 @@ func runScripts(t *testing.T, dir string, create func(ctx context.Context, dir s
 			e.Setenv("SCRIP_HTTP_ADDR", "127.0.0.1:0")
 			e.Setenv("SCRIP_MQTT_ADDR", "127.0.0.1:0")
 			e.Values[processKey{}] = &process{}
-			d, err := create(context.Background(), filepath.Join(e.WorkDir, "data"))
+			d, err := create(t.Context(), filepath.Join(e.WorkDir, "data"))
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func runScripts(t *testing.T, dir string, create func(ctx context.Context, dir s
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"home": func(ts *testscript.TestScript, neg bool, args []string) {
 				usage(ts, !neg && len(args) == 1, "home DIR")
-				d, err := create(context.Background(), ts.MkAbs(args[0]))
+				d, err := create(t.Context(), ts.MkAbs(args[0]))
 				ts.Check(err)
 				ts.Setenv("SCRIP_DATA_DIR", args[0])
 				for _, s := range d.Settings() {

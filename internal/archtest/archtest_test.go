@@ -83,7 +83,7 @@ func rules() map[string]rule {
 			ours: []string{"internal/postgres", "internal/rig", "internal/sqlite", "internal/storetest"},
 		},
 
-		"internal/bench":    {ours: and("internal/api", "internal/broker", "internal/postgres", "internal/rig", "internal/sqlite", "internal/wire")},
+		"internal/bench":    {ours: and("device", "internal/api", "internal/broker", "internal/postgres", "internal/rig", "internal/sqlite", "internal/wire")},
 		"internal/rig":      {pure: true},
 		"internal/archtest": {},
 

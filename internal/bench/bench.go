@@ -3,8 +3,10 @@
 // machine at hand, and holds what it finds against the ceilings of that machine:
 // the same durable transactions straight through the driver, the same handler
 // over a store that answers at once, and the same messages through the bare
-// broker. Imports: the domain packages, api, broker, sqlite, wire, the driver, the
-// MQTT library and the Prometheus client.
+// broker. It also breaks servers, PostgreSQL and Mosquitto under load, and checks
+// that nothing is lost or doubled (chaos.go). Imports: the domain packages, api,
+// broker, device, rig, the engines, wire, the drivers, the MQTT libraries,
+// porcupine and the Prometheus client.
 package bench
 
 import (

@@ -42,7 +42,7 @@ func (b *books) Entry(e account.Entry) error {
 		b.redeems[e.FirstID] = append(b.redeems[e.FirstID], e)
 	case account.KindPickupCreate, account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse:
 		if b.pickups[e.FirstID] == nil {
-			b.pickups[e.FirstID] = map[account.Kind]int{}
+			b.pickups[e.FirstID] = make(map[account.Kind]int)
 		}
 		b.pickups[e.FirstID][e.Kind]++
 	}
@@ -151,7 +151,9 @@ func (x *chaos) checkPickups(b *books) {
 			x.violated("the withdrawal of pickup code %d was acknowledged, and is in the ledger %d times", id, n)
 		}
 	}
-	uses := func(id int64) int { return b.pickups[id][account.KindPickupUse] + b.pickups[id][account.KindPickupLateUse] }
+	uses := func(id int64) int {
+		return b.pickups[id][account.KindPickupUse] + b.pickups[id][account.KindPickupLateUse]
+	}
 	used := map[int64]bool{}
 	for _, m := range x.cluster.machines {
 		for id := range m.used {

@@ -393,7 +393,7 @@ func (r *replica) call(ctx context.Context, who identity, method, path string, b
 	if key != "" {
 		q.Header.Set("Idempotency-Key", key)
 	}
-	a, err := r.client.Do(q) //nolint:gosec // G704: one of the servers that this program has started
+	a, err := r.client.Do(q)
 	if err != nil {
 		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
 			err = fmt.Errorf("%w: %w", errNotSent, err)

@@ -22,7 +22,9 @@ const (
 // String is its name.
 func (k faultKind) String() string { return string(k) }
 
-func faultKinds() []faultKind { return []faultKind{killServer, killPostgres, killMosquitto, cutMachine} }
+func faultKinds() []faultKind {
+	return []faultKind{killServer, killPostgres, killMosquitto, cutMachine}
+}
 
 // fault is something that is broken for a while.
 type fault struct {
@@ -39,7 +41,9 @@ type fault struct {
 // comes at least once, however short the run is.
 func planned(seed uint64, lasting time.Duration) []fault {
 	r := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // G404: it must be repeatable
-	between := func(least, most time.Duration) time.Duration { return least + time.Duration(r.Int64N(int64(most-least))) }
+	between := func(least, most time.Duration) time.Duration {
+		return least + time.Duration(r.Int64N(int64(most-least)))
+	}
 	kinds := faultKinds()
 	r.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	bag := append(kinds, killServer, killServer, killMosquitto, killPostgres, cutMachine)

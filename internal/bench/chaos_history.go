@@ -67,8 +67,8 @@ type history struct {
 	codes      []*codeHistory
 	operations map[string]int64
 	repeated   int64
-	last       time.Duration // when a redeem was acknowledged
-	worst      time.Duration // between two of them
+	last       time.Duration  // when a redeem was acknowledged
+	worst      time.Duration  // between two of them
 	made       map[int64]bool // pickup codes whose making was acknowledged
 	withdrawn  map[int64]bool // pickup codes whose withdrawal was acknowledged
 }

@@ -16,7 +16,9 @@ func TestLinearizable(t *testing.T) {
 	set := func(d deed, o outcome, call, back time.Duration) attempt {
 		return attempt{deed: d, outcome: o, call: call, back: back}
 	}
-	look := func(user int64) attempt { return attempt{deed: deedLook, outcome: outcomeDone, user: user, call: 100, back: 100} }
+	look := func(user int64) attempt {
+		return attempt{deed: deedLook, outcome: outcomeDone, user: user, call: 100, back: 100}
+	}
 	for name, c := range map[string]struct {
 		attempts []attempt
 		legal    bool

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -42,9 +43,8 @@ func uncertain(r *reply) bool {
 	return r.status >= http.StatusInternalServerError
 }
 
-// try sends a request to some server and reports whether it was answered for
-// good. Sent is false if it has reached none.
-func (x *chaos) try(ctx context.Context, who identity, method, path string, body []byte, key string) (r reply, sent, ok bool) {
+// try sends a request to some server.
+func (x *chaos) try(ctx context.Context, who identity, method, path string, body []byte, key string) tried {
 	server := x.cluster.any()
 	begun := x.history.now()
 	r, err := server.call(ctx, who, method, path, body, key)
@@ -52,46 +52,66 @@ func (x *chaos) try(ctx context.Context, who identity, method, path string, body
 	switch {
 	case errors.Is(err, errNotSent):
 		x.history.count(countNotSent)
-		return r, false, false
+		return tried{}
 	case err != nil || uncertain(&r):
 		x.history.count(countUnknown)
-		return r, true, false
+		return tried{sent: true}
 	}
 	x.faults.success(killServer, server.number, begun, now)
 	if method != http.MethodGet {
 		x.faults.success(killPostgres, 0, begun, now)
 	}
-	return r, true, true
+	return tried{r, true, true}
 }
 
-// insist sends a request with an Idempotency-Key to one server after the other
-// until it is answered, and now and then once more: then the answer must be the
-// same. Ok is false if it was never answered; sent, if it has reached none.
-func (x *chaos) insist(ctx context.Context, who identity, method, path string, body []byte) (first reply, sent, ok bool) {
+// tried is what came of a request.
+type tried struct {
+	reply    reply
+	sent, ok bool // it has reached a server, and was answered for good
+}
+
+// insist sends a request with an Idempotency-Key to one server after the other,
+// now and then to two at once, until it is answered, and sometimes once more: then
+// the answer must be the same.
+func (x *chaos) insist(ctx context.Context, who identity, method, path string, body []byte) (out tried) {
 	key := rand.Text()
 	var given answered
 	for n := range chaosAgain {
-		if n > 0 {
-			x.history.count(countRepeated)
+		several := make([]tried, 1)
+		if n == 0 && chance(20) {
+			several = make([]tried, 2)
 		}
-		r, reached, done := x.try(ctx, who, method, path, body, key)
-		sent = sent || reached
-		if done {
-			if given.times == 0 {
-				first, ok = r, true
+		var asking sync.WaitGroup
+		for i := range several {
+			asking.Go(func() { several[i] = x.try(ctx, who, method, path, body, key) })
+		}
+		asking.Wait()
+		answered := false
+		for i := range several {
+			if n+i > 0 {
+				x.history.count(countRepeated)
 			}
-			if !x.history.same(&given, &r) {
+			one := &several[i]
+			out.sent, answered = out.sent || one.sent, answered || one.ok
+			switch {
+			case !one.ok:
+				continue
+			case !out.ok:
+				out.reply, out.ok = one.reply, true
+			}
+			if !x.history.same(&given, &one.reply) {
 				x.violated("%s %s with the Idempotency-Key %s was answered %d %.300s and then %d %.300s",
-					method, path, key, given.status, given.first, r.status, r.body)
+					method, path, key, given.status, given.first, one.reply.status, one.reply.body)
 			}
-			if !chance(30) {
-				break
-			}
-			continue
 		}
-		pause(ctx, time.Duration(n+1)*50*time.Millisecond)
+		if answered && !chance(30) {
+			break
+		}
+		if !answered {
+			pause(ctx, time.Duration(n+1)*50*time.Millisecond)
+		}
 	}
-	return first, sent, ok
+	return out
 }
 
 // redeeming has users redeem and admins issue and change codes until ctx ends.
@@ -133,19 +153,18 @@ func (x *chaos) redeem(ctx, always context.Context, client int, u identity, c *c
 	if chance(30) {
 		// All of its requests are one: it takes effect once, and is answered once.
 		call := x.history.now()
-		r, sent, ok := x.insist(always, u, http.MethodPost, path, body)
-		if sent {
-			x.redeemed(c, attempt{deed: deedRedeem, client: client, user: u.id, call: call}, &r, ok)
+		if t := x.insist(always, u, http.MethodPost, path, body); t.sent {
+			x.redeemed(c, attempt{deed: deedRedeem, client: client, user: u.id, call: call}, &t)
 		}
 		return
 	}
 	for n := range chaosAgain {
 		call := x.history.now()
-		r, sent, ok := x.try(always, u, http.MethodPost, path, body, "")
-		if sent {
-			x.redeemed(c, attempt{deed: deedRedeem, client: client, user: u.id, call: call}, &r, ok)
+		t := x.try(always, u, http.MethodPost, path, body, "")
+		if t.sent {
+			x.redeemed(c, attempt{deed: deedRedeem, client: client, user: u.id, call: call}, &t)
 		}
-		if ok || chance(20) {
+		if t.ok || chance(20) {
 			return
 		}
 		pause(ctx, time.Duration(n+1)*20*time.Millisecond)
@@ -153,10 +172,11 @@ func (x *chaos) redeem(ctx, always context.Context, client int, u identity, c *c
 }
 
 // redeemed notes what was answered to a redeem.
-func (x *chaos) redeemed(c *codeHistory, a attempt, r *reply, ok bool) {
+func (x *chaos) redeemed(c *codeHistory, a attempt, t *tried) {
 	a.back = x.history.now()
+	r := &t.reply
 	switch {
-	case !ok:
+	case !t.ok:
 		a.back = forever
 	case r.success:
 		a.outcome = outcomeDone
@@ -191,12 +211,13 @@ func outcomeOf(r *reply) outcome {
 
 // guess tries a key that does not exist.
 func (x *chaos) guess(always context.Context, u identity) {
-	r, _, ok := x.try(always, u, http.MethodPost, "/api/user/topup", []byte(`{"key":"`+rand.Text()+`"}`), "")
-	if ok {
-		x.history.count(countGuessed)
-		if r.code != "redemption_unknown" {
-			x.violated("a key that does not exist was answered %d %.300s", r.status, r.body)
-		}
+	t := x.try(always, u, http.MethodPost, "/api/user/topup", []byte(`{"key":"`+rand.Text()+`"}`), "")
+	if !t.ok {
+		return
+	}
+	x.history.count(countGuessed)
+	if t.reply.code != "redemption_unknown" {
+		x.violated("a key that does not exist was answered %d %.300s", t.reply.status, t.reply.body)
 	}
 }
 
@@ -226,10 +247,10 @@ func (x *chaos) administer(ctx, always context.Context, admin, n int, keys chan<
 		"/api/redemption/?p=1&page_size=20", "/api/redemption/?p=3&status=1", "/api/redemption/search?keyword=batch",
 		"/api/user/?p=1", "/api/v1/machines?limit=5",
 	}
-	if r, _, ok := x.try(always, root, http.MethodGet, paths[n%len(paths)], nil, ""); ok {
+	if t := x.try(always, root, http.MethodGet, paths[n%len(paths)], nil, ""); t.ok {
 		x.history.count(countLooked)
-		if r.status != http.StatusOK {
-			x.violated("GET %s was answered %d %.300s", paths[n%len(paths)], r.status, r.body)
+		if t.reply.status != http.StatusOK {
+			x.violated("GET %s was answered %d %.300s", paths[n%len(paths)], t.reply.status, t.reply.body)
 		}
 	}
 	pause(ctx, thinkMost)
@@ -247,25 +268,24 @@ func (x *chaos) issue(ctx, always context.Context, admin, n int) (codes []*codeH
 	root := x.cluster.root
 	name, quota := fmt.Sprintf("batch %d-%d", admin, n), int64(1+n%100)
 	body := issueBody(name, chaosBatch, quota)
-	var r reply
-	var ok bool
+	var t tried
 	if chance(50) {
-		r, _, ok = x.insist(always, root, http.MethodPost, "/api/redemption/", body)
+		t = x.insist(always, root, http.MethodPost, "/api/redemption/", body)
 	} else {
-		r, _, ok = x.try(always, root, http.MethodPost, "/api/redemption/", body, "")
+		t = x.try(always, root, http.MethodPost, "/api/redemption/", body, "")
 	}
-	if !ok {
+	if !t.ok {
 		return nil
 	}
 	var keys []string
-	if json.Unmarshal(r.data, &keys) != nil || len(keys) != chaosBatch {
-		x.violated("a batch was answered %d %.300s", r.status, r.body)
+	if json.Unmarshal(t.reply.data, &keys) != nil || len(keys) != chaosBatch {
+		x.violated("a batch was answered %d %.300s", t.reply.status, t.reply.body)
 		return nil
 	}
 	x.history.count(countBatches)
 	for !over(ctx) {
-		r, _, ok := x.try(always, root, http.MethodGet, "/api/redemption/search?page_size=100&keyword="+urlText(name), nil, "")
-		if !ok {
+		t := x.try(always, root, http.MethodGet, "/api/redemption/search?page_size=100&keyword="+url.QueryEscape(name), nil, "")
+		if !t.ok {
 			pause(ctx, 50*time.Millisecond)
 			continue
 		}
@@ -277,8 +297,8 @@ func (x *chaos) issue(ctx, always context.Context, admin, n int) (codes []*codeH
 				Key  string `json:"key"`
 			} `json:"items"`
 		}
-		if err := json.Unmarshal(r.data, &page); err != nil {
-			x.violated("a search was answered %d %.300s", r.status, r.body)
+		if err := json.Unmarshal(t.reply.data, &page); err != nil {
+			x.violated("a search was answered %d %.300s", t.reply.status, t.reply.body)
 			return nil
 		}
 		ids := map[string]int64{}
@@ -303,17 +323,6 @@ func (x *chaos) issue(ctx, always context.Context, admin, n int) (codes []*codeH
 	return nil
 }
 
-// urlText is a name of ours in a URL.
-func urlText(name string) string {
-	out := []byte(name)
-	for i, b := range out {
-		if b == ' ' {
-			out[i] = '+'
-		}
-	}
-	return string(out)
-}
-
 // change disables, enables or deletes a code.
 func (x *chaos) change(always context.Context, client int, c *codeHistory) {
 	a := attempt{deed: deedDisable, client: client, call: x.history.now()}
@@ -325,19 +334,19 @@ func (x *chaos) change(always context.Context, client int, c *codeHistory) {
 	case p < 55:
 		a.deed, method, path, body, counted = deedDelete, http.MethodDelete, "/api/redemption/"+strconv.FormatInt(c.id, 10), nil, countDeleted
 	}
-	r, sent, ok := x.try(always, x.cluster.root, method, path, body, "")
-	if !sent {
+	t := x.try(always, x.cluster.root, method, path, body, "")
+	if !t.sent {
 		return
 	}
 	a.back = x.history.now()
-	switch {
-	case !ok:
+	switch r := &t.reply; {
+	case !t.ok:
 		a.back = forever
 	case r.success:
 		a.outcome = outcomeDone
 		x.history.count(counted)
 	default:
-		if a.outcome = outcomeOf(&r); a.outcome == outcomeUnknown {
+		if a.outcome = outcomeOf(r); a.outcome == outcomeUnknown {
 			x.violated("%s of code %d was answered %d %.300s", method, c.id, r.status, r.body)
 			a.back = forever
 		}

@@ -18,7 +18,7 @@ func TestPlanned(t *testing.T) {
 		if !reflect.DeepEqual(plan, planned(seed, lasting)) {
 			t.Fatalf("seed %d has two plans", seed)
 		}
-		kinds := map[faultKind]bool{}
+		kinds := make(map[faultKind]bool)
 		last := time.Duration(0)
 		for _, f := range plan {
 			kinds[f.Kind] = true
@@ -88,7 +88,9 @@ func TestCheckRedeems(t *testing.T) {
 		"balance":               {[]attempt{done}, []account.Entry{entry(2, 5)}, 10, []string{"user 2 owns 10, and has redeemed 5"}},
 		"another quota": {
 			[]attempt{{deed: deedRedeem, outcome: outcomeDone, user: 2, quota: 6, call: 1, back: 2}},
-			[]account.Entry{entry(2, 6)}, 6, []string{"is worth 5"},
+			[]account.Entry{entry(2, 6)},
+			6,
+			[]string{"is worth 5"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

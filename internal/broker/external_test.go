@@ -529,14 +529,16 @@ func TestExternalReplicas(t *testing.T) {
 	heir.wantDelivery(more, pickup.Received)
 }
 
-// failing is a database that cannot write down a use for some time.
+// failing is a database that cannot write down a use for some time, or that of one
+// code ever.
 type failing struct {
 	pickup.Store
 	times atomic.Int32
+	code  atomic.Int64
 }
 
 func (f *failing) Use(ctx context.Context, r pickup.Report) (pickup.Code, error) {
-	if f.times.Add(-1) >= 0 {
+	if r.CodeID == f.code.Load() || f.times.Add(-1) >= 0 {
 		return pickup.Code{}, io.ErrUnexpectedEOF
 	}
 	return f.Store.Use(ctx, r)

@@ -2,7 +2,7 @@ package broker_test
 
 import (
 	"log/slog"
-	"math"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -86,8 +86,11 @@ func TestInbox(t *testing.T) {
 			next.eventually("all of it to be heard", func() bool { return next.metric("scrip_mqtt_inbox_uplinks_total", wire.MethodPut) == 2 })
 			next.wantMetric(0, "scrip_mqtt_uplinks_total", wire.MethodPut)
 			// That a machine was there once says nothing of now.
-			if got := next.presence(m); got != fleet.Missed {
-				t.Errorf("its presence is %v", got)
+			next.stop()
+			got, err := next.fleet.Machine(next.ctx, next.root, m.No)
+			next.check(err)
+			if got.Presence != fleet.Missed {
+				t.Errorf("its presence is %v", got.Presence)
 			}
 			// Nothing is kept that was acted upon, but for what a server that ends has
 			// not acknowledged yet.
@@ -113,21 +116,42 @@ func TestInbox(t *testing.T) {
 // server died is heard by the next one.
 func TestInboxUnacknowledged(t *testing.T) {
 	t.Parallel()
-	m := mosquitto(t, rig.MosquittoOptions{})
-	w := newDatabase(t)
-	f := &failing{Store: w.db}
-	r := w.replica(m.URL(), f)
-	r.populate(fleet.Style{})
-	r.inboxed()
-	v := r.machine("16327138", "Asia/Shanghai")
-	p := r.connect(version3{}, v, login{})
-	c := r.code(v)
-	p.wantAbout(wire.MethodCreate, c)
-	f.times.Store(math.MaxInt32)
-	p.send(r.put(v, c.ID))
-	r.eventually("it to fail", func() bool { return f.times.Load() < math.MaxInt32 })
-	r.stop()
-	r.replica(m.URL(), nil).wantUsedOnce(c)
+	for name, refusal := range map[string][]byte{"5": nil, "3.1.1": {0x20, 2, 0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := mosquitto(t, rig.MosquittoOptions{}).URL()
+			if refusal != nil {
+				address = old(t, strings.TrimPrefix(address, "mqtt://"), refusal)
+			}
+			w := newDatabase(t)
+			f := &failing{Store: w.db}
+			r := w.replica(address, f)
+			r.populate(fleet.Style{})
+			r.inboxed()
+			report := func(no string) pickup.Code {
+				v := r.machine(no, "Asia/Shanghai")
+				p := r.connect(version3{}, v, login{})
+				c := r.code(v)
+				p.wantAbout(wire.MethodCreate, c)
+				if f.code.Load() == 0 {
+					f.code.Store(c.ID)
+				}
+				p.send(r.put(v, c.ID))
+				return c
+			}
+			c := report("16327138")
+			// What came behind it is heard; not all of it is in the same lane.
+			for i := range 4 {
+				report(strconv.Itoa(20000000 + i))
+			}
+			r.eventually("the inbox", func() bool { return r.metric("scrip_mqtt_inbox_uplinks_total", wire.MethodPut) >= 1 })
+			r.stop()
+			if got := r.get(c.ID).Marked; got != pickup.StateLive {
+				t.Errorf("the code is %s", got)
+			}
+			r.replica(address, nil).wantUsedOnce(c)
+		})
+	}
 }
 
 // TestInboxTakenOver: one of several servers keeps the inbox, and another one once

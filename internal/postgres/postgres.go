@@ -194,7 +194,7 @@ func set(c *pgxpool.Config, url string) {
 const setPlans = `SELECT set_config(name, setting, false) FROM (VALUES
 		('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
 		('plan_cache_mode', 'force_generic_plan')) AS s (name, setting)
-	WHERE false`
+	WHERE current_setting(name, true) IS NOT NULL`
 
 // Migrate brings the schema of the database at the address up to date.
 func Migrate(ctx context.Context, url string) (from, to int64, err error) {
