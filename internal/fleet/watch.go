@@ -36,6 +36,7 @@ type Watch struct {
 
 type settling struct {
 	timer *time.Timer
+	at    time.Time // when it was heard of
 	back  bool
 }
 
@@ -52,7 +53,7 @@ func (w *Watch) See(machine int64, p Presence) {
 		s.timer.Stop()
 		delete(w.settling, machine)
 	}
-	w.see(machine, p, false)
+	w.see(machine, p, false, w.now())
 }
 
 // Hear notes that a machine was heard of, through a broker that is not ours;
@@ -67,17 +68,17 @@ func (w *Watch) Hear(machine int64, back bool) {
 		return
 	}
 	if len(w.settling) >= settlingMax {
-		w.see(machine, Heard, back)
+		w.see(machine, Heard, back, w.now())
 		return
 	}
-	s := &settling{back: back}
+	s := &settling{back: back, at: w.now()}
 	w.settling[machine] = s
 	s.timer = time.AfterFunc(settleFor, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.settling[machine] == s { // nothing else has become known since
 			delete(w.settling, machine)
-			w.see(machine, Heard, s.back)
+			w.see(machine, Heard, s.back, s.at)
 		}
 	})
 }
@@ -92,21 +93,15 @@ func (w *Watch) settle() {
 	defer w.mu.Unlock()
 	for machine, s := range w.settling {
 		s.timer.Stop()
-		w.see(machine, Heard, s.back)
+		w.see(machine, Heard, s.back, s.at)
 	}
 	clear(w.settling)
 }
 
 // see is called with the lock.
-func (w *Watch) see(machine int64, p Presence, back bool) {
-	s := Sighting{MachineID: machine, Presence: p, Back: back}
-	if p != Offline {
-		s.At = w.now()
-	}
+func (w *Watch) see(machine int64, p Presence, back bool, at time.Time) {
+	s := Sighting{MachineID: machine, Presence: p, Back: back, At: at}
 	if old, ok := w.seen[machine]; ok {
-		if s.At.IsZero() {
-			s.At = old.At // it was seen before it left
-		}
 		s.Back = p == Heard && (back || old.Back || old.Presence == Offline)
 	}
 	w.seen[machine] = s

@@ -83,7 +83,7 @@ func (l dialect) InsertCodes(ctx context.Context, t *sqlstore.Tx, b *redemption.
 	if !ok {
 		return 0, fmt.Errorf("%T is no connection of this engine", t.Driver)
 	}
-	_, err = s.conn.CopyFrom(s.ctx, pgx.Identifier{"redemptions"},
+	_, err = s.conn.CopyFrom(s.ctx, pgx.Identifier{"redemptions"}, //nolint:contextcheck // the session's own
 		[]string{"id", "name_id", "user_id", "state", "quota", "created", "expires", "key_index", "sealed"},
 		pgx.CopyFromSlice(len(b.Keys), func(i int) ([]any, error) {
 			k := &b.Keys[i]

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,12 +101,20 @@ func (n *node) walk(limited bool) string {
 	if large && (n.Type == "Seq Scan" || strings.HasPrefix(n.Type, "Index") && n.Cond == "" && !limited) {
 		return n.Type + " of " + n.Relation
 	}
+	if n.Type == "Nested Loop" && n.Plans[1].has("Limit") {
+		return "a subquery with a limit, once for each row"
+	}
 	for i := range n.Plans {
 		if fault := n.Plans[i].walk(limited); fault != "" {
 			return fault
 		}
 	}
 	return ""
+}
+
+// has reports whether a step is of that type, or one below it.
+func (n *node) has(kind string) bool {
+	return n.Type == kind || slices.ContainsFunc(n.Plans, func(below node) bool { return below.has(kind) })
 }
 
 // mayWalk reports whether a statement may walk a table: because it is an audit's, about

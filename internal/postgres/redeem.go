@@ -85,7 +85,7 @@ func (d *DB) commitRedeems(ctx context.Context, jobs []*sqlstore.Job[*redeem]) {
 		if group == nil {
 			break
 		}
-		err = d.retry(ctx, func(s *session) error {
+		err = d.retry(ctx, func(s *session) error { //nolint:contextcheck // the session has it
 			err := d.redeemTogether(s, group)
 			if again = errors.Is(err, errAgain); again {
 				err = nil

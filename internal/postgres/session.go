@@ -50,12 +50,12 @@ type session struct {
 
 // Row implements sqlstore.Driver.
 func (s *session) Row(_ context.Context, text string, args ...any) sqlstore.Scanner {
-	return s.conn.QueryRow(s.ctx, s.d.text(text), clean(args)...)
+	return s.conn.QueryRow(s.ctx, s.d.text(text), clean(args)...) //nolint:contextcheck // a session has its own, as it says
 }
 
 // Each implements sqlstore.Driver.
 func (s *session) Each(_ context.Context, scan func(sqlstore.Scanner) error, text string, args ...any) error {
-	rows, err := s.conn.Query(s.ctx, s.d.text(text), clean(args)...)
+	rows, err := s.conn.Query(s.ctx, s.d.text(text), clean(args)...) //nolint:contextcheck // a session has its own, as it says
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *session) Each(_ context.Context, scan func(sqlstore.Scanner) error, tex
 
 // Exec implements sqlstore.Driver.
 func (s *session) Exec(_ context.Context, text string, args ...any) (rows int64, err error) {
-	tag, err := s.conn.Exec(s.ctx, s.d.text(text), clean(args)...)
+	tag, err := s.conn.Exec(s.ctx, s.d.text(text), clean(args)...) //nolint:contextcheck // a session has its own, as it says
 	return tag.RowsAffected(), err
 }
 
@@ -226,7 +226,7 @@ func (d *DB) Grouped(ctx context.Context, _ int, do func(context.Context, *sqlst
 
 // Write implements sqlstore.Engine.
 func (d *DB) Write(ctx context.Context, do func(context.Context, *sqlstore.Tx) error) error {
-	return d.retry(ctx, func(s *session) error { return d.transact(s, do) })
+	return d.retry(ctx, func(s *session) error { return d.transact(s, do) }) //nolint:contextcheck // the session has it
 }
 
 // retry calls do with a connection until it fails for another reason than that

@@ -479,8 +479,12 @@ func (d *Store) Login(ctx context.Context, no string) (m fleet.Machine, hash acc
 func (d *Store) See(ctx context.Context, sightings []fleet.Sighting) error {
 	return d.engine.Grouped(ctx, len(sightings), func(ctx context.Context, t *Tx) error {
 		for _, s := range slices.SortedFunc(slices.Values(sightings), byMachine) {
-			if err := t.back(ctx, &s); err != nil {
+			stale, err := t.back(ctx, &s)
+			if err != nil {
 				return err
+			}
+			if stale {
+				continue
 			}
 			if _, err := t.change(ctx, `UPDATE machines SET presence = ?, last_seen = coalesce(?, last_seen)
 				WHERE id = ? AND deleted = 0`, int64(s.Presence), known(s.At), s.MachineID); err != nil {
@@ -493,24 +497,28 @@ func (d *Store) See(ctx context.Context, sightings []fleet.Sighting) error {
 
 // back has a machine told everything again that has come back to a broker which
 // is not ours.
-func (t *Tx) back(ctx context.Context, s *fleet.Sighting) error {
+func (t *Tx) back(ctx context.Context, s *fleet.Sighting) (stale bool, err error) {
 	if s.Presence != fleet.Heard {
-		return nil
+		return false, nil
 	}
 	var m fleet.Machine
 	var lastSeen int64
-	err := t.Row(ctx, `SELECT presence, last_seen FROM machines WHERE id = ? AND deleted = 0 FOR UPDATE`, s.MachineID).
+	err = t.Row(ctx, `SELECT presence, last_seen FROM machines WHERE id = ? AND deleted = 0 FOR UPDATE`, s.MachineID).
 		Scan((*int)(&m.Presence), &lastSeen)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("writing who is online: %w", err)
+		return false, fmt.Errorf("writing who is online: %w", err)
 	}
-	if m.LastSeen = fromMillis(lastSeen); m.Presence != fleet.Missed && m.Online(s.At) && !s.Back {
-		return nil
+	m.LastSeen = fromMillis(lastSeen)
+	if m.Presence == fleet.Offline && !s.Back && s.At.Before(m.LastSeen) {
+		return true, nil // another server has heard since that it left
 	}
-	return t.returned(ctx, s.MachineID, s.At)
+	if m.Presence != fleet.Missed && m.Online(s.At) && !s.Back {
+		return false, nil
+	}
+	return false, t.returned(ctx, s.MachineID, s.At)
 }
 
 // byMachine is the order in which machines are changed that are changed together.

@@ -134,7 +134,7 @@ func follow(codes map[int64]*redemption.Code, e account.Entry) error {
 	case account.KindChange:
 		return followChange(c, e)
 	case account.KindIssue, account.KindPurge, account.KindQuota, account.KindUserCreate, account.KindUserToken,
-		account.KindUserEnable, account.KindUserDisable, account.KindRotate, account.KindMerchantCreate,
+		account.KindUserEnable, account.KindUserDisable, account.KindRotate, account.KindCheckpoint, account.KindMerchantCreate,
 		account.KindMerchantChange, account.KindMachineCreate, account.KindMachineChange, account.KindMachinePassword,
 		account.KindMachineDelete, account.KindProductCreate, account.KindProductChange, account.KindProductDelete,
 		account.KindPickupCreate, account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse:
