@@ -1,5 +1,3 @@
-//go:build porcupine
-
 package app_test
 
 import (

@@ -263,7 +263,7 @@ func (c *common) run(
 			if s.where.Engine == enginePostgres || s.where.Engine == engineBoth {
 				if s.postgres, err = startPostgres(ctx, s.where.PostgresURL, s.dir); err == nil {
 					server := s.postgres
-					defer func() { err = errors.Join(err, server.stop()) }()
+					defer func() { err = errors.Join(err, server.stop(ctx)) }()
 				}
 			}
 		}

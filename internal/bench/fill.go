@@ -47,11 +47,11 @@ func (c *catcher) Issue(_ context.Context, b redemption.Batch) error {
 	return nil
 }
 
-// sealBatches makes n batches, numbered from first, in parallel and so in any
+// sealBatches makes n batches, numbered from 0, in parallel and so in any
 // order, and gives them to take one after the other. Request says what each
 // is. The service that seals them believes that it is at.
 func sealBatches(
-	ctx context.Context, keys *keyring.Keys, by account.Actor, at time.Time, first, n int64,
+	ctx context.Context, keys *keyring.Keys, by account.Actor, at time.Time, n int64,
 	request func(number int64) redemption.IssueRequest, take func(batch) error,
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -64,7 +64,7 @@ func sealBatches(
 		wg.Go(func() {
 			c := &catcher{}
 			service := redemption.NewService(c, keys, nil, func() time.Time { return at })
-			for number := first + w; number < first+n; number += workers {
+			for number := w; number < n; number += workers {
 				keys, err := service.Issue(ctx, by, request(number))
 				if err != nil {
 					failed <- fmt.Errorf("sealing codes: %w", err)
@@ -166,7 +166,7 @@ func (d *database) fill(ctx context.Context, f filling, say *progress) (*content
 	say.begin("filling", "codes", codes)
 	next := int64(1) // the id of the next code: they have no gaps
 	epoch := int64(0)
-	err = sealBatches(ctx, d.Keys(), d.actor(), now.Add(-24*time.Hour), 0, n,
+	err = sealBatches(ctx, d.Keys(), d.actor(), now.Add(-24*time.Hour), n,
 		func(number int64) redemption.IssueRequest {
 			// Each time round another batch is the first, so that no name has
 			// only expired codes.
@@ -333,7 +333,7 @@ func (d *database) redeemAll(ctx context.Context, epoch int64, codes []redemptio
 func (d *database) fresh(
 	ctx context.Context, n int64, names int64, take func(key string, code redemption.NewKey),
 ) error {
-	err := sealBatches(ctx, d.Keys(), d.actor(), d.now(), 0, (n+batchMax-1)/batchMax,
+	err := sealBatches(ctx, d.Keys(), d.actor(), d.now(), (n+batchMax-1)/batchMax,
 		func(number int64) redemption.IssueRequest {
 			return redemption.IssueRequest{Name: nameOf(number % names), Count: batchMax, Quota: quota}
 		},

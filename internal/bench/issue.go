@@ -88,7 +88,7 @@ func (c *ceiling) issues() phase {
 			return nil, err
 		}
 		var plan []transaction
-		if err := sealBatches(ctx, c.Keys(), c.actor(), c.now(), 0, n,
+		if err := sealBatches(ctx, c.Keys(), c.actor(), c.now(), n,
 			func(number int64) redemption.IssueRequest {
 				return redemption.IssueRequest{Name: nameOf(number % c.contents.names), Count: batchMax, Quota: quota}
 			},

@@ -82,11 +82,11 @@ func (c *postgresServer) create(ctx context.Context) (address string, err error)
 }
 
 // stop removes what was made.
-func (c *postgresServer) stop() error {
+func (c *postgresServer) stop(ctx context.Context) error {
 	if c.rig != nil {
 		return c.rig.Stop()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, c.url)
 	if err != nil {
@@ -101,17 +101,22 @@ func (c *postgresServer) stop() error {
 }
 
 // connection is one straight to a database on PostgreSQL.
-type connection struct{ *pgx.Conn }
+type connection struct {
+	*pgx.Conn
+
+	end func()
+}
 
 func openSQL(ctx context.Context, address string) (connection, error) {
 	conn, err := pgx.Connect(ctx, address)
 	if err != nil {
 		return connection{}, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
-	return connection{conn}, nil
+	// Nothing is kept in it that could be lost.
+	return connection{conn, func() { _ = conn.Close(context.WithoutCancel(ctx)) }}, nil
 }
 
-func (c connection) close() { _ = c.Close(context.Background()) } // nothing is kept in it that could be lost
+func (c connection) close() { c.end() }
 
 func (c connection) exec(ctx context.Context, text string) error {
 	if _, err := c.Exec(ctx, text); err != nil {
@@ -289,8 +294,8 @@ func (s *settings) redeemPostgres(ctx context.Context, r *ready) error {
 		return err
 	}
 	defer func() { s.closing(b.close()) }()
-	codes, callers := r.supply(), callersOf(r.target, r.users, s.clients)
-	codes.rate *= 2
+	codes, overHTTP, callers := r.supply(), r.supply(), callersOf(r.target, r.users, s.clients)
+	codes.rate, codes.least = 2*codes.rate, codes.rate
 	defer closeAll(callers)
 	service := redemption.NewService(r.engine, r.Keys(), r.limiter(), r.now)
 	var sizes []float64
@@ -318,7 +323,7 @@ func (s *settings) redeemPostgres(ctx context.Context, r *ready) error {
 		return out, failed(ctx, out)
 	}
 	s.measuring("redeeming, %d clients, in turns with pgbench, %s each", s.clients, s.duration)
-	kept, err := rounds(ctx, s.duration, direct, b.redeems, codes.load(s.env.Now, callers, r.settle))
+	kept, err := rounds(ctx, s.duration, direct, b.redeems, overHTTP.load(s.env.Now, callers, r.settle))
 	base := result{Bench: s.title("redeem"), Codes: s.codes, Clients: s.clients}
 	for i, kind := range []string{"calling the engine", "pgbench, one redeem a statement", "over HTTP"} {
 		base.Kind = kind
@@ -335,7 +340,7 @@ func (s *settings) redeemPostgres(ctx context.Context, r *ready) error {
 	s.report.check(check{
 		Bench: base.Bench, Kind: httpOfPgbench, Value: paired(kept[2], kept[1], (*sample).rate), Bound: atLeast, Target: 1,
 	})
-	return r.checkBalances(ctx, codes)
+	return r.checkBalances(ctx, codes, overHTTP)
 }
 
 const (
@@ -436,7 +441,7 @@ func one(ctx context.Context, now func() time.Time, n int64, do func(context.Con
 
 // sealed makes n hundred codes, ready to be issued in large batches.
 func (d *database) sealed(ctx context.Context, n int64) (batches []redemption.Batch, err error) {
-	err = sealBatches(ctx, d.Keys(), d.actor(), d.now(), 0, n,
+	err = sealBatches(ctx, d.Keys(), d.actor(), d.now(), n,
 		func(number int64) redemption.IssueRequest {
 			return redemption.IssueRequest{Name: nameOf(number % 10), Count: batchMax, Quota: quota}
 		},

@@ -123,7 +123,10 @@ type Edit[T any] struct {
 type Sighting struct {
 	MachineID int64
 	Presence  Presence
-	At        time.Time // when it was last heard of; zero: leave that as it is
+	// At is when it was last heard of, or when it left; zero: leave that as it is.
+	// Servers write at different times what they have heard: one that says that the
+	// machine was Heard of before it left, without being Back, is passed over.
+	At time.Time
 	// Back says of a machine that is Heard of that it has been away, also if it
 	// is not known to have been.
 	Back bool

@@ -69,7 +69,6 @@ type DB struct {
 	chain      func() *account.Chain
 
 	redeems  sqlstore.Group[*redeem]
-	tokens   sqlstore.Group[*tokenLook]
 	deciding sync.Mutex
 	unclean  atomic.Bool   // there may be changes of the counts to be folded
 	fold     chan struct{} // says so
@@ -101,11 +100,6 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		Turns: make(chan struct{}, committers), Closed: d.closed,
 	}
 	d.redeems.Open()
-	d.tokens = sqlstore.Group[*tokenLook]{
-		Commit: d.findTokens, Size: func(*tokenLook) int { return 1 }, Max: tokensMax,
-		Turns: make(chan struct{}, tokenReaders), Closed: d.closed,
-	}
-	d.tokens.Open()
 	d.Store = sqlstore.New(d, dialect{d}, o.Secrets, o.Now)
 	if err := d.open(ctx, o.URL); err != nil {
 		d.disconnect()
@@ -113,9 +107,6 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	for range committers {
 		d.redeems.Turns <- struct{}{}
-	}
-	for range tokenReaders {
-		d.tokens.Turns <- struct{}{}
 	}
 	d.unclean.Store(true) // whoever was here before may have left some
 	d.work.Go(d.keepFolding)
@@ -291,9 +282,6 @@ func (d *DB) Close() error {
 		close(d.closing)
 		for range committers {
 			<-d.redeems.Turns
-		}
-		for range tokenReaders {
-			<-d.tokens.Turns
 		}
 		close(d.closed)
 		d.work.Wait()

@@ -16,10 +16,7 @@ const forgetStep = 1000
 
 const selectUser = `SELECT u.id, u.username, u.display_name, u.role, u.status, u.quota, u.created FROM users u `
 
-// ScanUser reads a user's id, username, display name, role, status, quota and time of
-// creation, and more columns behind them. It refuses with
-// refusal.AccountNotFound if there is none.
-func ScanUser(row Scanner, more ...any) (u account.User, err error) {
+func scanUser(row Scanner, more ...any) (u account.User, err error) {
 	var created int64
 	err = row.Scan(append([]any{&u.ID, &u.Username, &u.DisplayName, &u.Role, &u.Status, &u.Quota, &created}, more...)...)
 	u.Created = fromMillis(created)
@@ -28,7 +25,7 @@ func ScanUser(row Scanner, more ...any) (u account.User, err error) {
 
 func (d *Store) oneUser(ctx context.Context, where string, args ...any) (u account.User, err error) {
 	err = d.engine.Read(ctx, func(s Conn) error {
-		u, err = ScanUser(s.Row(context.WithoutCancel(ctx), selectUser+where, args...))
+		u, err = scanUser(s.Row(context.WithoutCancel(ctx), selectUser+where, args...))
 		return err
 	})
 	return u, err
@@ -53,7 +50,7 @@ func (d *Store) UserByID(ctx context.Context, id int64) (account.User, error) {
 // UserByName implements account.Store.
 func (d *Store) UserByName(ctx context.Context, username string) (u account.User, passwordHash string, err error) {
 	err = d.engine.Read(ctx, func(s Conn) error {
-		u, err = ScanUser(s.Row(context.WithoutCancel(ctx), `SELECT u.id, u.username, u.display_name, u.role, u.status,
+		u, err = scanUser(s.Row(context.WithoutCancel(ctx), `SELECT u.id, u.username, u.display_name, u.role, u.status,
 			u.quota, u.created, u.password_hash FROM users u WHERE u.username = ?`, username), &passwordHash)
 		return err
 	})
@@ -69,7 +66,7 @@ func (d *Store) Users(ctx context.Context, offset, most int64) (users []account.
 			return err
 		}
 		return s.Each(ctx, func(row Scanner) error {
-			u, err := ScanUser(row)
+			u, err := scanUser(row)
 			users = append(users, u)
 			return err
 		}, selectUser+`WHERE u.id <= ? ORDER BY u.id DESC`+Limit(most), total-offset)
@@ -162,7 +159,7 @@ func (d *Store) SetUserStatus(
 	ctx context.Context, id int64, status account.Status, by account.Actor, at time.Time,
 ) error {
 	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
-		u, err := ScanUser(t.Row(ctx, selectUser+`WHERE u.id = ? FOR UPDATE`, id))
+		u, err := scanUser(t.Row(ctx, selectUser+`WHERE u.id = ? FOR UPDATE`, id))
 		if err != nil || u.Status == status {
 			return err
 		}

@@ -257,6 +257,22 @@ func testFleetPresence(w *world) {
 	w.check(w.fleet.DeleteMachine(w.ctx, w.root, machines[1].No))
 	see(fleet.Sighting{MachineID: machines[1].ID, Presence: fleet.Connected, At: start})
 	w.audit()
+
+	// Servers hear different words of a machine and write them when they can: what
+	// was heard before it left does not bring it back.
+	left := start.Add(time.Hour)
+	of := func(p fleet.Presence, at time.Time, back bool) fleet.Sighting {
+		return fleet.Sighting{MachineID: machines[2].ID, Presence: p, At: at, Back: back}
+	}
+	see(of(fleet.Heard, left.Add(-time.Minute), false))
+	see(of(fleet.Offline, left, false))
+	see(of(fleet.Heard, left.Add(-time.Millisecond), false))
+	want(2, fleet.Offline, left)
+	see(of(fleet.Heard, left.Add(-time.Millisecond), true)) // the broker says so
+	want(2, fleet.Heard, left.Add(-time.Millisecond))
+	see(of(fleet.Offline, left, false))
+	see(of(fleet.Heard, left.Add(time.Second), false))
+	want(2, fleet.Heard, left.Add(time.Second))
 }
 
 func testFleetProductIDs(w *world) {
