@@ -30,7 +30,7 @@ type engine interface {
 	delivery.Store
 	Keys() *keyring.Keys
 	Rotate(ctx context.Context, progress func(done, total int64)) error
-	Export(ctx context.Context, do func(sqlstore.Database) error) error
+	Export(ctx context.Context, do func(sqlstore.Source) error) error
 	Ping(ctx context.Context) error
 	Close() error
 }
@@ -62,11 +62,9 @@ type shared interface {
 	Checkpoint(ctx context.Context) error
 }
 
-// brokerDuty is that of the one server with a broker in it, inboxDuty that of the
-// one that keeps the inbox at another broker, and dutyFor how long they last unless
-// they are taken again.
+// inboxDuty is the duty of the one server that keeps the inbox at another broker,
+// and dutyFor how long it and that of the broker last unless they are taken again.
 const (
-	brokerDuty     = "mqtt broker"
 	brokerDutyWait = 10 * time.Second
 	inboxDuty      = "mqtt inbox"
 	dutyFor        = 6 * time.Second
@@ -111,7 +109,7 @@ func (d *duties) takeBroker(ctx context.Context) error {
 	tick := time.NewTicker(dutyFor / 6)
 	defer tick.Stop()
 	for {
-		mine, err := d.db.Duty(ctx, brokerDuty, d.holder, dutyFor)
+		mine, err := d.db.Duty(ctx, postgres.BrokerDuty, d.holder, dutyFor)
 		if err != nil || mine {
 			return err
 		}
@@ -145,10 +143,10 @@ func (d *duties) keepBroker(ctx context.Context, lost func(error)) {
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dutyFor)
 			defer cancel()
-			_ = d.db.Resign(ctx, brokerDuty, d.holder) // else it ends by itself
+			_ = d.db.Resign(ctx, postgres.BrokerDuty, d.holder) // else it ends by itself
 			return
 		}
-		if mine, err := d.db.Duty(ctx, brokerDuty, d.holder, dutyFor); err == nil && !mine {
+		if mine, err := d.ask(ctx, postgres.BrokerDuty); err == nil && !mine {
 			lost(fmt.Errorf("another server of this database has taken over the MQTT broker, since this one could not reach the database for %v", dutyFor))
 			return
 		}

@@ -70,7 +70,12 @@ func (m *machines) start(
 		address, err = m.startExternal(ctx, work, c, d, registry)
 	case m.outbox != nil:
 		if err = d.takeBroker(ctx); err == nil {
-			m.jobs.Go(func() { d.keepBroker(work, giveUp) })
+			m.jobs.Go(func() {
+				d.keepBroker(work, func(err error) {
+					stopJobs() // at once: another server does that now
+					giveUp(err)
+				})
+			})
 			address, err = m.startEmbedded(ctx, work, c, registry)
 		}
 	}

@@ -204,7 +204,8 @@ func (s *settings) readFile(file string, c *Config) error {
 		return &Error{settingConfig, file + ", " + err.Error(), "write one KEY=VALUE a line, and # before comments"}
 	}
 	holds := func(setting string) bool { return s.file[setting] != "" }
-	if slices.ContainsFunc([]string{settingSecret, settingRootToken, settingMQTTURL, settingMQTTAuthToken}, holds) {
+	if slices.ContainsFunc([]string{settingSecret, settingRootToken, settingMQTTURL, settingMQTTAuthToken}, holds) ||
+		strings.HasPrefix(s.file[settingDatabaseURL], "postgres") {
 		if info, err := os.Stat(file); err == nil && othersMayRead(info) {
 			c.Warnings = append(c.Warnings, fmt.Sprintf(
 				"%s holds a secret and other users of this machine can read it: chmod 600 it", file))

@@ -306,7 +306,11 @@ func (s *Service) Login(ctx context.Context, no, password, address string) (Mach
 	switch {
 	case err != nil && refusal.CodeOf(err) != refusal.MachineNotFound:
 		return Machine{}, err
-	case err != nil || subtle.ConstantTimeCompare(given[:], hash[:]) != 1:
+	case err != nil:
+		// Of no use to others, and there is no end to the numbers that are nobody's.
+		s.logins.Note(subject)
+		return Machine{}, refusal.New(refusal.MachineWrongPassword)
+	case subtle.ConstantTimeCompare(given[:], hash[:]) != 1:
 		if err := s.logins.Failed(ctx, subject); err != nil {
 			return Machine{}, err
 		}

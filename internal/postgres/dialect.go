@@ -74,7 +74,9 @@ func (l dialect) InsertCodes(ctx context.Context, t *sqlstore.Tx, b *redemption.
 		return 0, err
 	}
 	n := int64(len(b.Keys))
-	if err := l.d.side.QueryRow(ctx, `UPDATE counters SET value = value + $1 WHERE name = 'redemptions' RETURNING value - $1 + 1`,
+	aside, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
+	if err := l.d.side.QueryRow(aside, `UPDATE counters SET value = value + $1 WHERE name = 'redemptions' RETURNING value - $1 + 1`,
 		n).Scan(&first); err != nil {
 		return 0, fmt.Errorf("taking ids: %w", err)
 	}
@@ -139,12 +141,17 @@ func (d *DB) Newest(ctx context.Context) (id int64, err error) {
 	return 0, d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error { return t.DropDisconnects(ctx) })
 }
 
-// Since implements delivery.Store: each entry is listed to the first who asks.
+// Since implements delivery.Store: each entry is listed to the first who asks,
+// unless another server has the broker: then it is for that one.
 func (d *DB) Since(ctx context.Context, _ int64, most int) (items []delivery.Item, err error) {
-	var some bool
+	follower := d.follower.Load()
+	if follower == nil {
+		follower = new(string)
+	}
+	var some int64
 	if err := d.Read(ctx, func(s sqlstore.Conn) error {
-		return s.Row(ctx, `SELECT EXISTS (SELECT 1 FROM outbox WHERE pending = 1)`).Scan(&some)
-	}); err != nil || !some {
+		return s.Row(ctx, `SELECT count(*) FROM (SELECT 1 FROM outbox WHERE pending > 0 LIMIT 1) AS found`).Scan(&some)
+	}); err != nil || some == 0 {
 		return nil, err
 	}
 	err = d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error {
@@ -155,8 +162,10 @@ func (d *DB) Since(ctx context.Context, _ int64, most int) (items []delivery.Ite
 			i, err := sqlstore.ScanItem(row)
 			items = append(items, i)
 			return err
-		}, `UPDATE outbox SET pending = 0 WHERE pending = 1 AND id IN
-			(SELECT id FROM outbox WHERE pending = 1 ORDER BY id`+sqlstore.Limit(most)+`) RETURNING `+sqlstore.ItemColumns)
+		}, `UPDATE outbox SET pending = 0 WHERE pending > 0 AND id IN
+			(SELECT id FROM outbox WHERE pending > 0 ORDER BY id`+sqlstore.Limit(most)+`)
+			AND NOT EXISTS (SELECT 1 FROM duties WHERE name = '`+BrokerDuty+`' AND holder <> ?) RETURNING `+sqlstore.ItemColumns,
+			*follower)
 	})
 	slices.SortFunc(items, func(a, b delivery.Item) int { return cmp.Compare(a.ID, b.ID) })
 	return slices.CompactFunc(items, func(a, b delivery.Item) bool { return a.ID == b.ID }), err

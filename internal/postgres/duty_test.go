@@ -2,10 +2,13 @@ package postgres_test
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/scrip-codes/scrip/internal/postgres"
 )
 
 // duty asks for a duty as the holder.
@@ -91,5 +94,26 @@ func TestDutyEnds(t *testing.T) {
 	}
 	if f.duty("d", "a", lasting) {
 		t.Error("who had it before has it too")
+	}
+}
+
+// TestFollowerWithoutDuty has a server that has lost the broker to another one
+// leave new entries of the outbox to that one.
+func TestFollowerWithoutDuty(t *testing.T) {
+	f := newFixture(t)
+	other := f.through(f.url)
+	f.machine()
+	if !f.duty(postgres.BrokerDuty, "a", 50*time.Millisecond) {
+		t.Fatal("nobody has the broker, and it was not given")
+	}
+	for !other.duty(postgres.BrokerDuty, "b", time.Hour) { // once the other's time is over
+		runtime.Gosched()
+	}
+	c := f.pickup()
+	if got, err := f.db.Since(f.ctx, 0, 10); err != nil || len(got) != 0 {
+		t.Errorf("who has not got the broker is told %+v, %v", got, err)
+	}
+	if got, err := other.db.Since(f.ctx, 0, 10); err != nil || len(got) != 1 || got[0].CodeID != c.ID {
+		t.Errorf("who has the broker is told %+v, %v", got, err)
 	}
 }

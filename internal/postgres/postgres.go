@@ -36,7 +36,8 @@ const (
 	// connectTimeout bounds how long it takes to connect.
 	connectTimeout = 5 * time.Second
 	// workTimeout bounds a read or a write with all its tries.
-	workTimeout = 60 * time.Second
+	// It is less than what an HTTP answer may take: the caller is told.
+	workTimeout = 45 * time.Second
 	// migrateTries bounds how often a migration is tried beside others.
 	migrateTries = 5
 )
@@ -63,9 +64,10 @@ type DB struct {
 	onCommit func(int, time.Duration)
 
 	pool, side *pgxpool.Pool
-	snapshots  chan struct{} // as many as may be under way
-	texts      sync.Map      // of string: texts as PostgreSQL wants them
-	failing    atomic.Bool   // the last transaction that should have written did not
+	snapshots  chan struct{}          // as many as may be under way
+	texts      sync.Map               // of string: texts as PostgreSQL wants them
+	follower   atomic.Pointer[string] // who has taken the BrokerDuty through this handle; nil: nobody
+	failing    atomic.Bool            // the last transaction that should have written did not
 	chain      func() *account.Chain
 
 	redeems  sqlstore.Group[*redeem]

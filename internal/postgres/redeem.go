@@ -97,12 +97,13 @@ func (d *DB) commitRedeems(ctx context.Context, jobs []*sqlstore.Job[*redeem]) {
 		})
 	}
 	d.failing.Store(err != nil)
+	saved := saveGuesses(ctx, jobs)
 	for _, j := range jobs {
 		switch r := j.Value; {
 		case r.refused != nil:
 			j.Err = r.refused
 			if refusal.CodeOf(r.refused) == refusal.RedemptionUnknown {
-				j.Err = cmp.Or(r.Guesses.Save(ctx, r.Guessers...), r.refused)
+				j.Err = cmp.Or(saved[r.Guesses], r.refused)
 			}
 		case !r.alone:
 			j.Err = err
@@ -111,6 +112,22 @@ func (d *DB) commitRedeems(ctx context.Context, jobs []*sqlstore.Job[*redeem]) {
 	if d.onCommit != nil {
 		d.onCommit(len(jobs), d.now().Sub(begun))
 	}
+}
+
+// saveGuesses lets other servers know of a group's wrong keys, and says for which
+// limits that has failed.
+func saveGuesses(ctx context.Context, jobs []*sqlstore.Job[*redeem]) map[*guess.Limiter]error {
+	guessers := map[*guess.Limiter][]string{}
+	for _, j := range jobs {
+		if r := j.Value; refusal.CodeOf(r.refused) == refusal.RedemptionUnknown {
+			guessers[r.Guesses] = append(guessers[r.Guesses], r.Guessers...)
+		}
+	}
+	saved := map[*guess.Limiter]error{}
+	for limit, who := range guessers {
+		saved[limit] = limit.Save(ctx, who...)
+	}
+	return saved
 }
 
 // errAgain says that an attempt has used a code and is not to have it: the others
@@ -170,6 +187,7 @@ func (d *DB) decide(group []*redeem, found together) (entries []account.Entry, c
 	for i, r := range group {
 		guessed := r.Guesses.Known(r.Guessers...)
 		switch {
+		case r.refused != nil || r.alone: // by an earlier try, and counted then
 		case r.Epoch != found.epoch || found.better[int64(i)]:
 			r.alone = true
 		case guessed != nil:

@@ -178,6 +178,10 @@ func (d *DB) Snapshot(ctx context.Context, do func(sqlstore.Conn) error) error {
 func (d *DB) reading(ctx context.Context, do func(*session) error) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
 	defer cancel()
+	if end, ok := ctx.Deadline(); ok {
+		work, cancel = context.WithDeadline(work, end)
+		defer cancel()
+	}
 	for try := 0; ; try++ {
 		gave := false
 		err := d.with(ctx, work, d.pool, func(s *session) error {

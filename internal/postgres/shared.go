@@ -11,9 +11,17 @@ import (
 
 // What servers that share a database share beside the domain's data.
 
-// guessesFor bounds how long counts of failed guesses are kept: longer than any
-// window, and than clocks differ.
-const guessesFor = 8 * 24 * time.Hour
+const (
+	// asideTimeout bounds what is asked beside a transaction.
+	asideTimeout = 10 * time.Second
+	// guessesFor is how long counts of failed guesses are kept of which nobody says
+	// for how long: longer than any window.
+	guessesFor = 8 * 24 * time.Hour
+	// forgetStep bounds how many of them are dropped at once.
+	forgetStep = 10_000
+	// BrokerDuty is the duty of the one server that has the MQTT broker in it.
+	BrokerDuty = "mqtt broker"
+)
 
 const selectGuesses = `SELECT subject, began, failed FROM guesses WHERE subject = ANY($1) AND began > $2`
 
@@ -26,6 +34,8 @@ func scanGuess(row sqlstore.Scanner) (c guess.Count, err error) {
 
 // Guesses implements guess.Store.
 func (d *DB) Guesses(ctx context.Context, subjects [][]byte, since time.Time) (counts []guess.Count, err error) {
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
 	rows, err := d.side.Query(ctx, selectGuesses, subjects, since.UnixMilli())
 	if err != nil {
 		return nil, err
@@ -41,30 +51,41 @@ func (d *DB) Guesses(ctx context.Context, subjects [][]byte, since time.Time) (c
 	return counts, rows.Err()
 }
 
-// AddGuesses implements guess.Store.
+// AddGuesses implements guess.Store. A count is kept for twice its window, since
+// the clocks of servers differ.
 func (d *DB) AddGuesses(ctx context.Context, subjects [][]byte, now, since time.Time) error {
-	_, err := d.side.Exec(ctx, `INSERT INTO guesses AS g (subject, began, failed)
-		SELECT s, $2, count(*) FROM unnest($1::bytea[]) AS s GROUP BY s ORDER BY s
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
+	_, err := d.side.Exec(ctx, `INSERT INTO guesses AS g (subject, began, failed, ends)
+		SELECT s, $2, count(*), $4 FROM unnest($1::bytea[]) AS s GROUP BY s ORDER BY s
 		ON CONFLICT (subject) DO UPDATE SET
 			began = CASE WHEN g.began > $3 AND g.began <= $2 THEN g.began ELSE excluded.began END,
-			failed = CASE WHEN g.began > $3 AND g.began <= $2 THEN g.failed ELSE 0 END + excluded.failed`,
-		subjects, now.UnixMilli(), since.UnixMilli())
+			failed = CASE WHEN g.began > $3 AND g.began <= $2 THEN g.failed ELSE 0 END + excluded.failed,
+			ends = excluded.ends`,
+		subjects, now.UnixMilli(), since.UnixMilli(), now.Add(2*now.Sub(since)).UnixMilli())
 	return err
 }
 
 // Forget implements account.Store: counts of failed guesses go too.
 func (d *DB) Forget(ctx context.Context, now time.Time) (more bool, err error) {
-	if _, err := d.side.Exec(ctx, `DELETE FROM guesses WHERE subject IN
-		(SELECT subject FROM guesses WHERE began < $1 LIMIT 1000)`, now.Add(-guessesFor).UnixMilli()); err != nil {
+	aside, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
+	tag, err := d.side.Exec(aside, `DELETE FROM guesses WHERE ends < $1 AND (ends > 0 OR began < $2) AND subject IN
+		(SELECT subject FROM guesses WHERE ends < $1 AND (ends > 0 OR began < $2) LIMIT $3)`,
+		now.UnixMilli(), now.Add(-guessesFor).UnixMilli(), forgetStep)
+	if err != nil {
 		return false, fmt.Errorf("forgetting: %w", err)
 	}
-	return d.Store.Forget(ctx, now)
+	more, err = d.Store.Forget(ctx, now)
+	return more || tag.RowsAffected() == forgetStep, err
 }
 
 // Duty reports whether holder is to do the work of that name from now on, for a
 // time: nobody else is told so before that has passed. It may ask again before.
 // The time is the database's.
 func (d *DB) Duty(ctx context.Context, name, holder string, lasting time.Duration) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
 	tag, err := d.side.Exec(ctx, `WITH clock AS (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now)
 		INSERT INTO duties AS d (name, holder, until) SELECT $1, $2, now + $3 FROM clock
 		ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
@@ -73,11 +94,17 @@ func (d *DB) Duty(ctx context.Context, name, holder string, lasting time.Duratio
 	if err != nil {
 		return false, fmt.Errorf("asking who does %q: %w", name, err)
 	}
-	return tag.RowsAffected() == 1, nil
+	mine := tag.RowsAffected() == 1
+	if mine && name == BrokerDuty {
+		d.follower.Store(&holder)
+	}
+	return mine, nil
 }
 
 // Resign gives up a duty.
 func (d *DB) Resign(ctx context.Context, name, holder string) error {
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
 	_, err := d.side.Exec(ctx, `DELETE FROM duties WHERE name = $1 AND holder = $2`, name, holder)
 	return err
 }

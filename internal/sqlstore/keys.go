@@ -214,15 +214,17 @@ func (t *Tx) newEpoch(ctx context.Context, d *Store, detail string) error {
 // 0 once the old generation is gone.
 func (d *Store) rotateStep(ctx context.Context, ring *keyring.Ring) (left int64, err error) {
 	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		left = 0
 		if t.Epoch != ring.Epoch() {
 			return nil // another process has ended this rotation, and may have begun the next
 		}
+		t.Sealed = true // nor may one do so before this is committed
 		for _, table := range allResealed() {
 			if left, err = t.resealNext(ctx, ring, table); err != nil || left > 0 {
 				return err
 			}
 		}
-		if err := t.dialect.Alone(ctx, t); err != nil {
+		if err := t.dialect.Alone(ctx, t); err != nil || t.Epoch != ring.Epoch() {
 			return err
 		}
 		if n, err := t.change(ctx, `DELETE FROM settings WHERE name LIKE 'rotate_%'`); err != nil || n == 0 {
