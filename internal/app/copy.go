@@ -106,14 +106,17 @@ func copyDatabase(ctx context.Context, from, to *config.Config, secrets []string
 			bar.say("%.0f%% %s", 100*float64(done)/float64(max(total, 1)), doing)
 		},
 	}
-	err = db.Export(ctx, func(source sqlstore.Database) error {
+	of := func(err error) error {
+		if err != nil {
+			err = fmt.Errorf("copying %s: %w", from.Database, err)
+		}
+		return err
+	}
+	err = db.Export(ctx, func(source sqlstore.Source) error {
 		err := importTo(ctx, to, func(target sqlstore.Target) (err error) {
 			copied, err = sqlstore.Copy(ctx, source, target, c)
-			if err != nil {
-				err = fmt.Errorf("copying %s: %w", from.Database, err)
-			}
-			return err
-		})
+			return of(err)
+		}, func(ctx context.Context) error { return of(copied.Unchanged(ctx, source)) })
 		if errors.Is(err, sqlstore.ErrNotEmpty) {
 			err = fmt.Errorf("%s: %w", to.Database, err)
 		}
@@ -122,10 +125,11 @@ func copyDatabase(ctx context.Context, from, to *config.Config, secrets []string
 	return copied, err
 }
 
-// importTo calls fill with the database that is to be made or filled.
-func importTo(ctx context.Context, c *config.Config, fill func(sqlstore.Target) error) error {
+// importTo calls fill with the database that is to be made or filled, and last when
+// nothing is left but to have it be there.
+func importTo(ctx context.Context, c *config.Config, fill func(sqlstore.Target) error, last func(context.Context) error) error {
 	if !c.Embedded() {
-		return postgres.Import(ctx, c.Postgres.Reveal(), fill)
+		return postgres.Import(ctx, c.Postgres.Reveal(), fill, last)
 	}
 	dir := filepath.Dir(c.Database)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -137,6 +141,9 @@ func importTo(ctx context.Context, c *config.Config, fill func(sqlstore.Target) 
 			return err
 		}
 		if err := sqlite.Check(ctx, file); err != nil {
+			return err
+		}
+		if err := last(ctx); err != nil {
 			return err
 		}
 		return settle(file, c.Database)

@@ -3,7 +3,6 @@ package app_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -349,36 +349,200 @@ func accountsOf(t *testing.T, p side) string {
 	return scrip(t, p.env, "ledger", "head") + scrip(t, p.env, "user", "list", "--json")
 }
 
-// blocked is a copy to PostgreSQL that waits for a lock that the test has.
-func blocked(t *testing.T, from, to side) (cmd *exec.Cmd, stderr *output, free func()) {
+// What a copy to PostgreSQL waits for in a test, so that it goes no further.
+const (
+	writing    = `LOCK TABLE redemptions IN ACCESS EXCLUSIVE MODE`
+	analyzing  = `LOCK TABLE redemptions IN SHARE UPDATE EXCLUSIVE MODE` // all has been copied and verified
+	committing = `SELECT pg_advisory_xact_lock(4711)`                    // as commitsLate has it
+)
+
+// commitsLate has a copy to PostgreSQL wait for a lock when it commits.
+const commitsLate = `CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END';
+	CREATE CONSTRAINT TRIGGER late AFTER INSERT ON data_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()`
+
+// hold begins a transaction that has a lock until it is freed.
+func (p side) hold(t *testing.T, lock string) (free func()) {
 	t.Helper()
-	db := to.open(t)
-	lock, err := db.BeginTx(t.Context(), nil)
-	if err == nil {
-		_, err = lock.ExecContext(t.Context(), `LOCK TABLE redemptions IN ACCESS EXCLUSIVE MODE`)
-	}
+	conn, err := p.open(t).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	patient := to.url + "&lock_timeout=300s"                                                     // as busy as the machine may be
-	cmd = exec.CommandContext(t.Context(), "scrip", "copy", "--from", from.url, "--to", patient) //nolint:gosec // G204: the program under test
+	t.Cleanup(func() { _ = conn.Close() })
+	for _, text := range []string{map[string]string{"sqlite": `BEGIN IMMEDIATE`, "pgx": `BEGIN`}[p.driver], lock} {
+		if _, err := conn.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		t.Helper()
+		if _, err := conn.ExecContext(t.Context(), `ROLLBACK`); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// waits waits for the copy to wait for a lock of that database.
+func (p side) waits(t *testing.T, stderr *output) {
+	t.Helper()
+	db := p.open(t)
+	eventually(t, "the copy to wait", func() error {
+		var n int
+		err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name = 'scrip' AND wait_event_type = 'Lock'`).Scan(&n)
+		if err == nil && n == 0 {
+			err = fmt.Errorf("it does not: %s", stderr)
+		}
+		return err
+	})
+}
+
+// startCopy starts a copy that waits for locks for as long as the test likes.
+func startCopy(t *testing.T, from, to side) (cmd *exec.Cmd, stderr *output) {
+	t.Helper()
+	patient := func(p side) string {
+		if p.driver == "sqlite" {
+			return p.url
+		}
+		return p.url + "&lock_timeout=300s" // as busy as the machine may be
+	}
+	cmd = exec.CommandContext(t.Context(), "scrip", "copy", "--from", patient(from), "--to", patient(to)) //nolint:gosec // G204: the program under test
 	stderr = &output{}
 	cmd.Env, cmd.Stderr = from.env, stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the copy to wait", func() error {
-		var n int
-		err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'redemptions'::regclass`).Scan(&n)
-		if err == nil && n == 0 {
-			err = errors.New(stderr.String())
+	return cmd, stderr
+}
+
+// blocked is a copy to PostgreSQL that waits for a lock that the test has.
+func blocked(t *testing.T, from, to side, lock string) (cmd *exec.Cmd, stderr *output, free func()) {
+	t.Helper()
+	free = to.hold(t, lock)
+	cmd, stderr = startCopy(t, from, to)
+	to.waits(t, stderr)
+	return cmd, stderr, free
+}
+
+// stopped is a copy from SQLite to SQLite that stands still when everything has
+// been written and verified, but the copy is not there yet.
+func stopped(t *testing.T, from, to side) (cmd *exec.Cmd, stderr *output, free func()) {
+	t.Helper()
+	unlock := from.hold(t, `SELECT 1`) // it gets no further than to its last look
+	cmd, stderr = startCopy(t, from, to)
+	eventually(t, "the copy to be written", func() error {
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(to.source), ".scrip-*.tmp", "copy"))
+		if err != nil {
+			return err
 		}
-		return err
+		if len(files) != 1 {
+			return fmt.Errorf("%d files: %s", len(files), stderr)
+		}
+		// Without a lock, that the copy would find. There is something in it once the
+		// commit has begun.
+		db, err := sql.Open("sqlite", "file:"+files[0]+"?mode=ro&immutable=1")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		var lane int
+		return db.QueryRowContext(t.Context(), `SELECT lane FROM ledger_heads`).Scan(&lane)
 	})
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var is syscall.WaitStatus
+	if _, err := syscall.Wait4(cmd.Process.Pid, &is, syscall.WUNTRACED, nil); err != nil || !is.Stopped() {
+		t.Fatalf("it has not stopped: %v, %v\n%s", is, err, stderr)
+	}
+	unlock()
 	return cmd, stderr, func() {
-		if err := lock.Rollback(); err != nil {
+		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// lookingLast is a copy from PostgreSQL that waits at its last look, for one lane
+// of the ledger: there are others.
+func lookingLast(t *testing.T, from, to side) (cmd *exec.Cmd, stderr *output, free func()) {
+	t.Helper()
+	free = from.hold(t, `SELECT lane FROM ledger_heads WHERE lane = 1 FOR UPDATE`)
+	cmd, stderr = startCopy(t, from, to)
+	from.waits(t, stderr)
+	return cmd, stderr, free
+}
+
+// TestCopyOfRedeemedFrom: what is redeemed when everything has been verified, but
+// the copy is not there yet, cannot be redeemed once more on it.
+func TestCopyOfRedeemedFrom(t *testing.T) {
+	t.Parallel()
+	indexing := func(t *testing.T, from, to side) (*exec.Cmd, *output, func()) {
+		t.Helper()
+		return blocked(t, from, to, analyzing)
+	}
+	for name, c := range map[string]struct {
+		from, to func(*testing.T) side
+		copies   func(t *testing.T, from, to side) (*exec.Cmd, *output, func())
+	}{
+		"SQLite to SQLite":               {sqliteSide, sqliteSide, stopped},
+		"SQLite to PostgreSQL":           {sqliteSide, postgresSide, indexing},
+		"PostgreSQL to SQLite":           {postgresSide, sqliteSide, lookingLast},
+		"PostgreSQL to PostgreSQL":       {postgresSide, postgresSide, indexing},
+		"PostgreSQL to PostgreSQL, last": {postgresSide, postgresSide, lookingLast},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			from, to := c.from(t), c.to(t)
+			ann := createUser(t, from.env, "ann")
+			s := start(t, from.env)
+			key := s.issue(t, "codes", 1, 5)[0]
+			s.stop(t)
+			cmd, stderr, free := c.copies(t, from, to)
+			s = start(t, from.env)
+			if a, err := s.redeem(t.Context(), ann, key); err != nil || !a.Success {
+				t.Errorf("%+v, %v", a, err)
+			}
+			s.stop(t)
+			free()
+			if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "it was written to meanwhile: stop every server") {
+				t.Errorf("%v\n%s", err, stderr)
+			}
+			if _, stderr, err := tryScrip(t, to.env, "ledger", "verify"); err == nil {
+				t.Errorf("there is a database after it\n%s", stderr)
+			}
+			from.copyTo(t, to)
+		})
+	}
+}
+
+// TestCopyHolds: nobody writes between the last look and the copy's being there.
+func TestCopyHolds(t *testing.T) {
+	t.Parallel()
+	for name, kind := range sides() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			from, to := kind(t), postgresSide(t)
+			createUser(t, from.env, "ann", "--quota", "5")
+			to.alter(t, commitsLate)
+			cmd, stderr, free := blocked(t, from, to, committing)
+			for _, lock := range map[string][]string{
+				"sqlite": {`BEGIN IMMEDIATE`}, // which does not wait
+				"pgx": {
+					`SELECT lane FROM ledger_heads WHERE lane = 1 FOR UPDATE NOWAIT`,
+					`SELECT lane FROM ledger_heads WHERE lane = 8 FOR UPDATE NOWAIT`,
+				},
+			}[from.driver] {
+				if _, err := from.open(t).ExecContext(t.Context(), lock); err == nil {
+					t.Errorf("%s succeeds", lock)
+				}
+			}
+			free()
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%v\n%s", err, stderr)
+			}
+			createUser(t, from.env, "bob") // it is free again
+		})
 	}
 }
 
@@ -391,7 +555,7 @@ func TestCopyOfWrittenTo(t *testing.T) {
 			t.Parallel()
 			from, to := kind(t), postgresSide(t)
 			createUser(t, from.env, "ann", "--quota", "5")
-			cmd, stderr, free := blocked(t, from, to)
+			cmd, stderr, free := blocked(t, from, to, writing)
 			createUser(t, from.env, "late")
 			free()
 			if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "it was written to meanwhile: stop every server") {
@@ -419,7 +583,7 @@ func TestCopyCutOff(t *testing.T) {
 
 	t.Run("while it writes", func(t *testing.T) {
 		to := postgresSide(t)
-		cmd, _, free := blocked(t, from, to)
+		cmd, _, free := blocked(t, from, to, writing)
 		for _, args := range [][]string{{"serve"}, {"user", "list"}} {
 			if _, stderr, err := tryScrip(t, to.env, args...); err == nil || !strings.Contains(stderr, "a copy to it has begun and not ended") {
 				t.Errorf("%v beside it: %v\n%s", args, err, stderr)
@@ -437,7 +601,7 @@ func TestCopyCutOff(t *testing.T) {
 	})
 	t.Run("interrupted", func(t *testing.T) {
 		to := postgresSide(t)
-		cmd, stderr, free := blocked(t, from, to)
+		cmd, stderr, free := blocked(t, from, to, writing)
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}

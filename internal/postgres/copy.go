@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
@@ -26,7 +27,7 @@ func connectAlone(ctx context.Context, config *pgxpool.Config) (*pgx.Conn, error
 }
 
 // Export calls do with one state of the whole database.
-func (d *DB) Export(ctx context.Context, do func(sqlstore.Database) error) error {
+func (d *DB) Export(ctx context.Context, do func(sqlstore.Source) error) error {
 	for try := 0; ; try++ {
 		if err := d.foldAll(ctx); err != nil {
 			return err
@@ -39,7 +40,9 @@ func (d *DB) Export(ctx context.Context, do func(sqlstore.Database) error) error
 			if !folded {
 				return sqlstore.ErrWritten
 			}
-			return do(state{s, dialect{d}})
+			from := source{state: state{s, dialect{d}}}
+			defer from.release(ctx)
+			return do(&from)
 		})
 		if folded || try == tries {
 			return err
@@ -56,6 +59,36 @@ type state struct {
 	dialect
 }
 
+// source implements sqlstore.Source.
+type source struct {
+	state
+
+	holder *pgx.Conn // nil: nobody is held
+}
+
+// Hold implements sqlstore.Source. It is not for the connection that reads: that
+// one sees no state but its own.
+func (s *source) Hold(ctx context.Context) (heads []account.Head, err error) {
+	d := s.dialect.d
+	if s.holder, err = connectAlone(ctx, d.pool.Config()); err != nil {
+		return nil, err
+	}
+	if _, err := s.holder.Exec(ctx, `BEGIN ISOLATION LEVEL READ COMMITTED`); err != nil {
+		return nil, err
+	}
+	t := d.Tx(sqlstore.Conn{Driver: &session{d: d, conn: s.holder, ctx: ctx}}, 0)
+	if err := s.Alone(ctx, t); err != nil {
+		return nil, err
+	}
+	return sqlstore.ReadHeads(ctx, t.Conn)
+}
+
+func (s *source) release(ctx context.Context) {
+	if s.holder != nil {
+		_ = s.holder.Close(context.WithoutCancel(ctx)) // it has only read
+	}
+}
+
 // target implements sqlstore.Target.
 type target struct{ state }
 
@@ -69,10 +102,11 @@ const (
 )
 
 // Import brings the schema of the empty database at the address up to date and
-// calls do with it, in one transaction. From its beginning to its end, or to that
-// of another one if it does not succeed, Open fails. It fails with
-// sqlstore.ErrNotEmpty if there is anything in the database.
-func Import(ctx context.Context, url string, do func(sqlstore.Target) error) error {
+// calls do with it, in one transaction, and last when nothing is left but to commit
+// it. From its beginning to its end, or to that of another one if it does not
+// succeed, Open fails. It fails with sqlstore.ErrNotEmpty if there is anything in
+// the database.
+func Import(ctx context.Context, url string, do func(sqlstore.Target) error, last func(context.Context) error) error {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return fmt.Errorf("reading the database's address: %w", err)
@@ -106,8 +140,10 @@ func Import(ctx context.Context, url string, do func(sqlstore.Target) error) err
 				return err
 			}
 		}
-		_, err := conn.Exec(ctx, deleteCopying)
-		return err
+		if _, err := conn.Exec(ctx, deleteCopying); err != nil {
+			return err
+		}
+		return last(ctx)
 	})
 	if errors.Is(err, sqlstore.ErrNotEmpty) {
 		_, undo := conn.Exec(ctx, deleteCopying)

@@ -9,11 +9,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
 // Export calls do with one state of the whole database.
-func (d *DB) Export(ctx context.Context, do func(sqlstore.Database) error) (err error) {
+func (d *DB) Export(ctx context.Context, do func(sqlstore.Source) error) (err error) {
 	// Of its own: it takes as long as it takes.
 	db, err := connect(d.path, readerCache, "_pragma=query_only(1)")
 	if err != nil {
@@ -28,14 +29,48 @@ func (d *DB) Export(ctx context.Context, do func(sqlstore.Database) error) (err 
 	if _, err := s.Exec(ctx, `BEGIN`); err != nil {
 		return err
 	}
-	err = do(state{s, dialect{}})
+	from := source{state: state{s, dialect{}}, d: d}
+	err = do(&from)
 	_, end := s.Exec(context.WithoutCancel(ctx), `ROLLBACK`)
-	return errors.Join(err, end)
+	return errors.Join(err, end, from.release(context.WithoutCancel(ctx)))
 }
 
 type state struct {
 	*session
 	dialect
+}
+
+// source implements sqlstore.Source.
+type source struct {
+	state
+
+	d    *DB
+	held bool
+}
+
+// Hold implements sqlstore.Source: other processes wait for the lock, this one for
+// the writer's turn.
+func (s *source) Hold(ctx context.Context) ([]account.Head, error) {
+	select {
+	case <-s.d.writeTurn:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if _, err := s.d.writer.Exec(ctx, `BEGIN IMMEDIATE`); err != nil {
+		s.d.writeTurn <- struct{}{}
+		return nil, fmt.Errorf("waiting for all who write: %w", err)
+	}
+	s.held = true
+	return sqlstore.ReadHeads(ctx, sqlstore.Conn{Driver: s.d.writer})
+}
+
+func (s *source) release(ctx context.Context) error {
+	if !s.held {
+		return nil
+	}
+	defer func() { s.d.writeTurn <- struct{}{} }()
+	_, err := s.d.writer.Exec(ctx, `ROLLBACK`)
+	return err
 }
 
 // target implements sqlstore.Target.

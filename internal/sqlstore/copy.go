@@ -59,6 +59,14 @@ type Database interface {
 	Dialect
 }
 
+// Source is one state of a database that is copied.
+type Source interface {
+	Database
+	// Hold has whoever would write to the database wait until the copy has ended,
+	// and reads the ends of its lanes as they are then: not those of the state.
+	Hold(ctx context.Context) ([]account.Head, error)
+}
+
 // Target is an empty database, in the transaction that fills it.
 type Target interface {
 	Database
@@ -101,13 +109,27 @@ type Copying struct {
 type Copied struct {
 	Rows   map[string]int64 // of each table
 	Report account.Report   // without faults
+
+	heads []account.Head // of the source
+}
+
+// Unchanged fails with ErrWritten if the source has been written to since it was
+// read, and else has whoever would write to it wait. It is the last that is done
+// before the copy is there: what is redeemed after it was looked could be redeemed
+// once more on the copy.
+func (c *Copied) Unchanged(ctx context.Context, from Source) error {
+	heads, err := from.Hold(ctx)
+	if err == nil && !slices.EqualFunc(c.heads, heads, sameHead) {
+		err = ErrWritten
+	}
+	return err
 }
 
 // Copy copies everything, reads all of it back, opens the keys, and verifies the
 // ledger and the balances of the copy. If any of that fails, so does it, and the
-// target is of no use. Nothing is decrypted, and no entry of the ledger gets
+// target is of no use. So it is until Unchanged has succeeded too. Nothing is decrypted, and no entry of the ledger gets
 // another MAC.
-func Copy(ctx context.Context, from Database, to Target, c Copying) (Copied, error) {
+func Copy(ctx context.Context, from Source, to Target, c Copying) (Copied, error) {
 	x := copier{from: from, to: to, Copying: c, rows: map[string]int64{}, digests: map[string][]byte{}}
 	steps := []func(context.Context) error{x.count, x.copyTables, x.copyKeys, x.addLanes, x.check, x.verify, x.unchanged}
 	for _, step := range steps {
@@ -115,7 +137,7 @@ func Copy(ctx context.Context, from Database, to Target, c Copying) (Copied, err
 			return Copied{}, err
 		}
 	}
-	return Copied{Rows: x.rows, Report: x.report}, nil
+	return Copied{Rows: x.rows, Report: x.report, heads: x.heads}, nil
 }
 
 type copier struct {
@@ -285,7 +307,8 @@ func (x *copier) verify(ctx context.Context) (err error) {
 	return nil
 }
 
-// unchanged fails if the source has been written to since it was read.
+// unchanged fails if the source has been written to since it was read: what is
+// left to do before Copied.Unchanged takes long.
 func (x *copier) unchanged(ctx context.Context) error {
 	heads, err := x.Heads(ctx)
 	if err == nil && !slices.EqualFunc(x.heads, heads, sameHead) {
