@@ -318,6 +318,10 @@ func (e *External) Send(ctx context.Context, item delivery.Item, _ func()) (bool
 	if err != nil {
 		return false, err
 	}
+	// The database may have taken its time, and others may speak to the machine since.
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	err = s.publish(ctx, clientTopics+no, payload)

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -134,11 +135,13 @@ func (w *world) wantDelivery(c pickup.Code, want pickup.Delivery) {
 	w.eventually("delivery "+string(want), func() bool { return w.get(c.ID).Delivery == want })
 }
 
-// heartbeats has a machine say that it lives, once that is written down.
+// heartbeats has a machine say that it lives, until that it was back is written down
+// and sure.
 func (r *replica) heartbeats(p *peer, m *machine) {
 	r.Helper()
 	p.send(r.heartbeat(m))
 	r.wantOnline(m, true)
+	r.alive(p, m)
 }
 
 func (w *world) wantOnline(m *machine, want bool) {
@@ -387,19 +390,25 @@ func TestExternalAway(t *testing.T) {
 	if got := p.subscribe(topicOf(v), 1); got != 1 {
 		t.Fatalf("subscribing: %#x", got)
 	}
-	p.wantAbout(wire.MethodCreate, kept)
-	p.wantAbout(wire.MethodDelete, withdrawn)
-	p.wantAbout(wire.MethodCreate, missed)
+	all := func() {
+		t.Helper()
+		p.wantAbout(wire.MethodCreate, kept)
+		p.wantAbout(wire.MethodDelete, withdrawn)
+		p.wantAbout(wire.MethodCreate, missed)
+	}
+	all()
+	r.alive(p, v)
+	all() // the first word may have been heard late
+	r.alive(p, v)
 	r.nothing(p, v)
 
 	// It was silent for ten minutes, and nobody has said that it left.
 	r.clock.Add(11 * time.Minute)
-	p.send(r.heartbeat(v))
-	p.wantAbout(wire.MethodCreate, kept)
-
-	p.wantAbout(wire.MethodDelete, withdrawn)
-	p.wantAbout(wire.MethodCreate, missed)
-	p.about() // the last one
+	for range 2 {
+		r.alive(p, v)
+		all()
+		p.about() // the last one
+	}
 
 	// Signs of life of a machine that is there have it told nothing.
 	r.alive(p, v)
@@ -568,6 +577,42 @@ func TestExternalPutIsKept(t *testing.T) {
 		r.metric("scrip_mqtt_inbox_uplinks_dropped_total", "unavailable"); got != 2 {
 		t.Errorf("it failed %v times, want 2", got)
 	}
+}
+
+// late is a database that takes so long over a message that end is called.
+type late struct {
+	pickup.Store
+	end atomic.Pointer[context.CancelFunc]
+}
+
+func (l *late) Message(ctx context.Context, id int64) (pickup.Material, error) {
+	if end := l.end.Load(); end != nil {
+		defer (*end)()
+	}
+	return l.Store.Message(ctx, id)
+}
+
+// TestExternalLate: a message that is written too late is not sent.
+func TestExternalLate(t *testing.T) {
+	t.Parallel()
+	w := newDatabase(t)
+	l := &late{Store: w.db}
+	r := w.replica(mosquitto(t, rig.MosquittoOptions{}).URL(), l)
+	r.populate(fleet.Style{})
+	v := r.machine("16327138", "Asia/Shanghai")
+	p := r.connect(version3{}, v, login{})
+	c := r.code(v)
+	p.wantAbout(wire.MethodCreate, c)
+	r.wantDelivery(c, pickup.Sent)
+	ctx, cancel := context.WithCancel(t.Context())
+	l.end.Store(&cancel)
+	_, err := r.external.Send(ctx, delivery.Item{MachineID: v.ID, Kind: delivery.KindCreate, CodeID: c.ID}, func() {})
+	l.end.Store(nil)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it is sent: %v", err)
+	}
+	r.nothing(p, v)
+	r.wantMetric(1, "scrip_mqtt_broker_connected") // there was no need to end anything
 }
 
 // freePort is one that nothing listens on.

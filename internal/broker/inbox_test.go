@@ -66,7 +66,7 @@ func TestInbox(t *testing.T) {
 			r.eventually("both to have heard it", func() bool {
 				return r.metric("scrip_mqtt_uplinks_total", wire.MethodPut) == 1 && r.metric("scrip_mqtt_inbox_uplinks_total", wire.MethodPut) == 1
 			})
-			r.wantMetric(1, "scrip_mqtt_uplinks_total", wire.MethodHeartbeat)
+			r.wantMetric(2, "scrip_mqtt_uplinks_total", wire.MethodHeartbeat)
 			r.wantMetric(0, "scrip_mqtt_inbox_uplinks_total", wire.MethodHeartbeat)
 			r.wantMetric(1, "scrip_mqtt_uplinks_dropped_total", "forged")
 			r.wantMetric(1, "scrip_mqtt_uplinks_dropped_total", "malformed")

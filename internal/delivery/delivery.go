@@ -123,7 +123,8 @@ type Sender interface {
 	// Send hands the message to the machine's connection. Acknowledged is called
 	// once, from any goroutine, when the machine has acknowledged it; will says
 	// whether it ever will. Send fails with ErrGone if there is nothing to be said
-	// any more and with ErrAway if the machine is not connected.
+	// any more and with ErrAway if the machine is not connected. Once ctx has ended
+	// nothing is sent any more, through a broker that is not ours.
 	Send(ctx context.Context, item Item, acknowledged func()) (will bool, err error)
 	// Disconnect ends a machine's connection, if it has one.
 	Disconnect(machine int64)

@@ -23,9 +23,11 @@ const (
 	claimRest = 10 * time.Millisecond
 	// leaseFor is how long a machine is one Relay's. Its end is told by the clocks
 	// of two servers, which may differ by leaseMargin, less the time that a message
-	// needs to the broker: nothing is sent any more when so little is left.
+	// needs to the broker: nothing is begun any more when so little is left, and what
+	// has not come to its end is given up when that is down to leaseEnd.
 	leaseFor    = 5 * time.Second
 	leaseMargin = 2 * time.Second
+	leaseEnd    = time.Second
 	// tidyEvery is how often leases are removed that have ended as long ago.
 	tidyEvery = time.Minute
 	// restsMax bounds the failures that are remembered. With more of them the Relay
@@ -76,6 +78,15 @@ type share struct {
 	machine int64
 	until   time.Time // of its lease
 	items   []Item
+	flying  *leased // what is with a sender; nil: nothing
+}
+
+// giveUp gives up what is with a sender: others may have spoken to the machine
+// since.
+func (s *share) giveUp() {
+	if s.flying != nil {
+		s.flying.end()
+	}
 }
 
 // round is an entry, once for each time that it is to be sent.
@@ -151,14 +162,14 @@ func (r *Relay) look(ctx context.Context) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		r.write(ctx)
+		written := r.write(ctx)
 		more := r.claim(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(claimRest):
 		}
-		if more {
+		if more && written {
 			continue
 		}
 		select {
@@ -174,9 +185,9 @@ func (r *Relay) look(ctx context.Context) {
 // there is more.
 func (r *Relay) claim(ctx context.Context) (more bool) {
 	now := r.now()
-	c, ok := r.wanted(now)
+	c, full, ok := r.wanted(now)
 	if !ok {
-		return false
+		return full
 	}
 	claimed, err := r.store.Claim(ctx, c)
 	if err != nil {
@@ -192,7 +203,7 @@ func (r *Relay) claim(ctx context.Context) (more bool) {
 		return true
 	}
 	if c.Most == 0 {
-		return false
+		return full
 	}
 	if r.after = claimed.Last; r.after == 0 {
 		r.forget(now)
@@ -200,13 +211,14 @@ func (r *Relay) claim(ctx context.Context) (more bool) {
 	return r.after != 0
 }
 
-// wanted is what to claim; there may be nothing.
-func (r *Relay) wanted(now time.Time) (c Claim, ok bool) {
+// wanted is what to claim, if there is anything; full says that there is no room
+// for more entries.
+func (r *Relay) wanted(now time.Time) (c Claim, full, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.up {
 		r.after = 0
-		return c, false
+		return c, false, false
 	}
 	// A machine whose lease ends during a walk is left to the next one: what was
 	// passed over of it comes before what has not been.
@@ -223,10 +235,14 @@ func (r *Relay) wanted(now time.Time) (c Claim, ok bool) {
 		}
 	}
 	if now.Before(r.paused) {
-		return c, len(c.Held) > 0
+		return c, false, len(c.Held) > 0
 	}
-	c.Most = min(claimPage, itemsMax-len(r.known))
-	return c, c.Most > 0 || len(c.Held) > 0
+	// A share that was dropped takes its place in ready until a sender comes to it.
+	// Of a page there is all or nothing, as each length is a statement of its own.
+	if full = itemsMax-max(len(r.known), len(r.shares)) < claimPage; !full {
+		c.Most = claimPage
+	}
+	return c, full, !full || len(c.Held) > 0
 }
 
 // take has sent what was claimed, and reports whether a machine has passed to
@@ -240,11 +256,15 @@ func (r *Relay) take(ctx context.Context, c *Claim, claimed *Claimed) (lost bool
 	for _, machine := range c.Held {
 		if s, ok := r.shares[machine]; ok && claimed.Leases[machine].IsZero() {
 			r.drop(s)
+			s.giveUp()
 			lost = true
 		}
 	}
 	for machine, until := range claimed.Leases {
 		if s, ok := r.shares[machine]; ok {
+			if r.left(s) <= 0 { // it may have been somebody else's meanwhile
+				s.giveUp()
+			}
 			s.until = until
 		}
 	}
@@ -327,17 +347,22 @@ func (r *Relay) send(ctx context.Context, s *share) {
 	item := s.items[0]
 	s.items = s.items[1:]
 	key := roundOf(&item)
+	lease := r.leased(ctx, s)
+	s.flying = lease
 	r.mu.Unlock()
-	_, err := r.sender.Send(ctx, item, func() {})
+	_, err := r.sender.Send(lease, item, func() {}) //nolint:contextcheck // lease is made of ctx
 	r.mu.Lock()
+	s.flying = nil
+	over := lease.Context.Err() != nil
+	lease.end()
 	tries := r.rests[key].failed + 1
 	switch {
 	case err == nil || errors.Is(err, ErrUnheard) && (tries >= unheardTries || len(r.rests) >= restsMax):
 		delete(r.rests, key)
 		r.sent = append(r.sent, Progress{ID: item.ID, Stage: Relayed, Round: item.Round})
 		return // known until that is written down
-	case errors.Is(err, ErrAway):
-		r.drop(s) // Down will be called
+	case over || errors.Is(err, ErrAway): // when Down will be called
+		r.drop(s)
 	case errors.Is(err, ErrUnheard):
 		r.restFor(key, tries, restFor(tries))
 	case errors.Is(err, ErrGone):
@@ -346,6 +371,58 @@ func (r *Relay) send(ctx context.Context, s *share) {
 		r.fail(ctx, &item, err)
 	}
 	delete(r.known, key)
+}
+
+// leased is a context that ends leaseEnd before the lease on a machine does, as
+// long as that is renewed. Whoever asks it is told by the clock: after the process
+// has stood still a timer may be late.
+type leased struct {
+	context.Context
+	end   context.CancelFunc
+	relay *Relay
+	share *share
+	timer *time.Timer
+}
+
+// leased is called with the lock. The context is to be ended.
+func (r *Relay) leased(ctx context.Context, s *share) *leased {
+	l := &leased{relay: r, share: s}
+	var cancel context.CancelFunc
+	l.Context, cancel = context.WithCancel(ctx)
+	l.timer = time.AfterFunc(r.left(s), l.look)
+	l.end = func() {
+		cancel()
+		l.timer.Stop()
+	}
+	return l
+}
+
+// look ends the context, or looks again when it may be time.
+func (l *leased) look() {
+	left := l.left()
+	switch {
+	case left <= 0:
+		l.end()
+	case l.Context.Err() == nil:
+		l.timer.Reset(left)
+	}
+}
+
+func (l *leased) left() time.Duration {
+	l.relay.mu.Lock()
+	defer l.relay.mu.Unlock()
+	return l.relay.left(l.share)
+}
+
+// left is how long messages to a machine may still take. It is called with the lock.
+func (r *Relay) left(s *share) time.Duration { return s.until.Sub(r.now()) - leaseEnd }
+
+// Err is that of context.Context.
+func (l *leased) Err() error {
+	if l.left() <= 0 {
+		l.end()
+	}
+	return l.Context.Err()
 }
 
 // fail leaves an entry alone for a while after a failure.
@@ -368,9 +445,9 @@ func (r *Relay) restFor(key round, failed int, d time.Duration) {
 	r.paused = until
 }
 
-// write writes down what has been sent. What a crash, or a database that fails,
-// loses of it is sent again.
-func (r *Relay) write(ctx context.Context) {
+// write writes down what has been sent, and reports whether it could. What a
+// crash, or a database that fails, loses of it is sent again.
+func (r *Relay) write(ctx context.Context) (ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.sent) > 0 {
@@ -383,7 +460,7 @@ func (r *Relay) write(ctx context.Context) {
 				r.log.LogAttrs(ctx, slog.LevelError, "writing down what the broker has; this will be tried again",
 					slog.Int("entries", len(batch)), slog.Any("error", err))
 			}
-			return
+			return false
 		}
 		for _, p := range batch {
 			delete(r.known, round{p.ID, p.Round})
@@ -391,4 +468,5 @@ func (r *Relay) write(ctx context.Context) {
 		r.sent = r.sent[len(batch):]
 	}
 	r.sent = nil
+	return true
 }

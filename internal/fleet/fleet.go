@@ -89,7 +89,7 @@ const (
 	Offline   Presence = iota
 	Connected          // to the embedded broker, now
 	Heard              // of, at LastSeen; it may be connected to another broker
-	Missed             // Heard of, before that broker was away: so it may have been, too
+	Missed             // Heard of, but it may have been away since: the next it says counts as its coming back
 )
 
 // Machine is one vending machine.

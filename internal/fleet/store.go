@@ -66,10 +66,12 @@ type Store interface {
 	// passed over. One that is Heard of and has come back, since it was not online
 	// or as the sighting says, is to be sent all that it should hold once again: its
 	// live codes, and what else waits for it, wait in the outbox to be sent through
-	// a broker that is not ours.
+	// a broker that is not ours. Unless the sighting says so it is Missed then, since
+	// it may have been heard late: the next counts as its coming back, too.
 	See(ctx context.Context, sightings []Sighting) error
 	// Miss says that a broker that is not ours was away: of a machine that was Heard
-	// of the next that is counts as its coming back.
+	// of, or Connected to one that may be gone, the next that is heard counts as its
+	// coming back.
 	Miss(ctx context.Context) error
 	// Begin says that no machine is connected: the broker has just started.
 	Begin(ctx context.Context) error
@@ -127,9 +129,22 @@ type Sighting struct {
 	// Servers write at different times what they have heard: one that says that the
 	// machine was Heard of before it left, without being Back, is passed over.
 	At time.Time
-	// Back says of a machine that is Heard of that it has been away, also if it
-	// is not known to have been.
+	// Back says of a machine that is Heard of, or Missed, that it has been away, also
+	// if it is not known to have been.
 	Back bool
+}
+
+// after is s, with what is to be known of the sighting before it, which is not
+// written.
+func (s Sighting) after(before Sighting) Sighting {
+	if s.Presence != Heard {
+		return s
+	}
+	if before.Presence == Offline && !s.Back {
+		s.Presence = Missed // it may have said so before it left
+	}
+	s.Back = s.Back || before.Back || before.Presence == Offline
+	return s
 }
 
 // appKeyContext binds a sealed app key to its merchant.

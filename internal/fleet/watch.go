@@ -102,7 +102,7 @@ func (w *Watch) settle() {
 func (w *Watch) see(machine int64, p Presence, back bool, at time.Time) {
 	s := Sighting{MachineID: machine, Presence: p, Back: back, At: at}
 	if old, ok := w.seen[machine]; ok {
-		s.Back = p == Heard && (back || old.Back || old.Presence == Offline)
+		s = s.after(old)
 	}
 	w.seen[machine] = s
 	select {
@@ -164,14 +164,10 @@ func (w *Watch) putBack(batch []Sighting) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range batch {
-		newer, ok := w.seen[s.MachineID]
-		switch {
-		case !ok:
-			w.seen[s.MachineID] = s
-		case newer.Presence == Heard && (s.Back || s.Presence == Offline):
-			newer.Back = true
-			w.seen[s.MachineID] = newer
+		if newer, ok := w.seen[s.MachineID]; ok {
+			s = newer.after(s)
 		}
+		w.seen[s.MachineID] = s
 	}
 	select {
 	case w.some <- struct{}{}:

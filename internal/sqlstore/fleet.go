@@ -496,9 +496,11 @@ func (d *Store) See(ctx context.Context, sightings []fleet.Sighting) error {
 }
 
 // back has a machine told everything again that has come back to a broker which
-// is not ours.
+// is not ours. What it has said may be from before it left, as several servers
+// hear it: unless it is sure to be back it counts as Missed, so that the next it
+// says has it told everything once more.
 func (t *Tx) back(ctx context.Context, s *fleet.Sighting) (stale bool, err error) {
-	if s.Presence != fleet.Heard {
+	if s.Presence != fleet.Heard && s.Presence != fleet.Missed {
 		return false, nil
 	}
 	var m fleet.Machine
@@ -512,10 +514,13 @@ func (t *Tx) back(ctx context.Context, s *fleet.Sighting) (stale bool, err error
 		return false, fmt.Errorf("writing who is online: %w", err)
 	}
 	m.LastSeen = fromMillis(lastSeen)
-	if m.Presence == fleet.Offline && !s.Back && s.At.Before(m.LastSeen) {
+	switch {
+	case s.Back:
+	case m.Presence == fleet.Offline && s.At.Before(m.LastSeen):
 		return true, nil // another server has heard since that it left
-	}
-	if m.Presence != fleet.Missed && m.Online(s.At) && !s.Back {
+	case m.Presence == fleet.Connected || !m.Online(s.At): // to the broker of a server that was killed, perhaps
+		s.Presence = fleet.Missed
+	case m.Presence == fleet.Heard:
 		return false, nil
 	}
 	return false, t.returned(ctx, s.MachineID, s.At)

@@ -167,7 +167,8 @@ func (d *Store) Speaker(ctx context.Context, no string) (machine int64, m fleet.
 // Miss implements fleet.Store.
 func (d *Store) Miss(ctx context.Context) error {
 	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
-		if _, err := t.change(ctx, `UPDATE machines SET presence = ? WHERE presence = ?`, int(fleet.Missed), int(fleet.Heard)); err != nil {
+		if _, err := t.change(ctx, `UPDATE machines SET presence = ?1 WHERE presence = ?2 OR presence = ?3`,
+			int(fleet.Missed), int(fleet.Heard), int(fleet.Connected)); err != nil {
 			return fmt.Errorf("writing who is online: %w", err)
 		}
 		return nil

@@ -239,6 +239,8 @@ func testFleetPresence(w *world) {
 		fleet.Sighting{MachineID: 999, Presence: fleet.Connected, At: start},
 		fleet.Sighting{MachineID: machines[1].ID, Presence: fleet.Heard, At: start.Add(time.Second)})
 	want(0, fleet.Connected, start)
+	want(1, fleet.Missed, start.Add(time.Second))
+	see(fleet.Sighting{MachineID: machines[1].ID, Presence: fleet.Heard, At: start.Add(time.Second)})
 	want(1, fleet.Heard, start.Add(time.Second))
 	want(2, fleet.Offline, time.Time{})
 	see(fleet.Sighting{MachineID: machines[0].ID, Presence: fleet.Offline})
@@ -272,7 +274,9 @@ func testFleetPresence(w *world) {
 	want(2, fleet.Heard, left.Add(-time.Millisecond))
 	see(of(fleet.Offline, left, false))
 	see(of(fleet.Heard, left.Add(time.Second), false))
-	want(2, fleet.Heard, left.Add(time.Second))
+	want(2, fleet.Missed, left.Add(time.Second)) // it may have been heard late
+	see(of(fleet.Heard, left.Add(2*time.Second), false))
+	want(2, fleet.Heard, left.Add(2*time.Second))
 }
 
 func testFleetProductIDs(w *world) {

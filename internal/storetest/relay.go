@@ -26,6 +26,8 @@ func claimTests() map[string]func(w *world) {
 		"Pages":         claimPages,
 		"Tidy":          claimTidy,
 		"Back":          claimBack,
+		"BackLate":      claimBackLate,
+		"BackSwitched":  claimBackSwitched,
 		"BackMeanwhile": claimBackMeanwhile,
 		"BackRace":      claimBackRace,
 	}
@@ -42,6 +44,8 @@ func relayTests() map[string]func(w *world) {
 		"LeaseLost":  relayLeaseLost,
 		"Disconnect": relayDisconnect,
 		"Full":       relayFull,
+		"Crowd":      relayCrowd,
+		"LeaseOver":  relayLeaseOver,
 		"TakenOver":  relayTakenOver,
 		"Settling":   relaySettling,
 	}
@@ -244,27 +248,37 @@ func claimBack(w *world) {
 	w.wantClaim("first")
 	w.wantDelivery(fresh, pickup.Sent)
 
-	w.hear(m, false)
-	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
+	all := []int64{withdrawn.ID, fresh.ID, known.ID}
+	comesBack := func() {
+		w.Helper()
+		for range 2 { // what is heard first may be from before it left
+			w.hear(m, false)
+			w.relayed(w.wantClaim("first", all...))
+		}
+	}
+	comesBack()
 	w.wantDelivery(known, pickup.Sent) // it was, and nobody can tell what has become of it
 	w.clock.Add(9 * time.Minute)
 	w.hear(m, false)
 	w.wantClaim("first") // it has not been away
 	w.hear(m, true)
-	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
-	w.clock.Add(11 * time.Minute)
+	w.relayed(w.wantClaim("first", all...))
 	w.hear(m, false)
-	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
+	w.wantClaim("first") // that it was back is sure
+	w.clock.Add(11 * time.Minute)
+	comesBack()
+	w.hear(m, false)
+	w.wantClaim("first")
 	w.check(w.engine.See(w.ctx, []fleet.Sighting{{MachineID: m.ID, Presence: fleet.Offline}}))
 	w.wantClaim("first")
+	comesBack()
+	w.check(w.engine.See(w.ctx, []fleet.Sighting{{MachineID: m.ID, Presence: fleet.Offline}}))
 	w.hear(m, false)
-	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
+	w.relayed(w.wantClaim("first", all...))
+	w.clock.Add(11 * time.Minute) // and it was silent once more
+	comesBack()
 	w.check(w.engine.Miss(w.ctx)) // the broker was away
-	got, err := w.fleet.Machine(w.ctx, w.root, m.No)
-	w.check(err)
-	if !got.Online(w.clock.Now()) {
-		w.Error("a machine is offline since the broker was")
-	}
+	w.wantOnline(m, true)
 	w.wantClaim("first")
 	w.hear(m, false)
 	w.relayed(w.wantClaim("first", withdrawn.ID, fresh.ID, known.ID))
@@ -276,6 +290,64 @@ func claimBack(w *world) {
 		w.Errorf("a machine that is gone is told %+v", got)
 	}
 	w.wantDelivery(old, pickup.Received)
+}
+
+// claimBackLate: what a machine has said before it left is heard by another server
+// after that has heard that it left. Its return still counts.
+func claimBackLate(w *world) {
+	m := w.stocked("10000001", 1)
+	w.hear(m, true)
+	w.clock.Add(time.Second)
+	w.check(w.engine.See(w.ctx, []fleet.Sighting{{MachineID: m.ID, Presence: fleet.Offline, At: w.clock.Now()}}))
+	c := w.newCode(m, 0)
+	w.relayed(w.wantClaim("first", c.ID)) // to nobody
+	w.clock.Add(time.Second)
+	w.hear(m, false)                      // late
+	w.relayed(w.wantClaim("first", c.ID)) // to nobody
+	w.clock.Add(time.Minute)
+	w.hear(m, false)
+	w.relayed(w.wantClaim("first", c.ID))
+	w.hear(m, false)
+	w.wantClaim("first")
+}
+
+// claimBackSwitched: a machine that was connected to the broker of a server that
+// was killed comes to another broker.
+func claimBackSwitched(w *world) {
+	m := w.stocked("10000001", 1)
+	connected := func() {
+		w.Helper()
+		w.check(w.engine.See(w.ctx, []fleet.Sighting{{MachineID: m.ID, Presence: fleet.Connected, At: w.clock.Now()}}))
+	}
+	c := w.newCode(m, 0)
+	w.received(m)
+	connected()
+	for range 2 {
+		w.hear(m, false)
+		w.relayed(w.wantClaim("first", c.ID))
+	}
+	// It may be there still, when a server comes that has the other broker.
+	connected()
+	w.check(w.engine.Miss(w.ctx))
+	w.wantOnline(m, true)
+	connected()
+	w.wantOnline(m, true)
+	w.check(w.engine.Miss(w.ctx))
+	w.hear(m, false)
+	w.relayed(w.wantClaim("first", c.ID))
+	connected()
+	w.check(w.engine.Miss(w.ctx))
+	w.clock.Add(fleet.SilentFor) // it was not heard of anywhere
+	w.wantOnline(m, false)
+}
+
+func (w *world) wantOnline(m fleet.Machine, want bool) {
+	w.Helper()
+	got, err := w.fleet.Machine(w.ctx, w.root, m.No)
+	w.check(err)
+	if got.Online(w.clock.Now()) != want {
+		w.Errorf("online is %t, with presence %d", !want, got.Presence)
+	}
 }
 
 // claimBackMeanwhile: that the broker has taken a message does not count if the
@@ -332,6 +404,29 @@ type station struct {
 	*line
 	relay *delivery.Relay
 	stop  func()
+	// slow, if it is set, is called between the writing of a message and its sending.
+	slow func(ctx context.Context)
+	// cut counts the messages that were given up before they were acknowledged, and
+	// away says that the database does not answer.
+	cut  atomic.Int64
+	away atomic.Bool
+}
+
+// paged is the database of a station. It is asked for whole pages alone: each length
+// is a statement of its own.
+type paged struct {
+	delivery.Store
+	*station
+}
+
+func (p paged) Claim(ctx context.Context, c delivery.Claim) (delivery.Claimed, error) {
+	if c.Most != 0 && c.Most != 512 {
+		p.Errorf("asked for %d entries", c.Most)
+	}
+	if p.away.Load() {
+		return delivery.Claimed{}, errors.New("the database is away")
+	}
+	return p.Store.Claim(ctx, c)
 }
 
 // relaying runs test in a bubble with a Relay, whose broker acknowledges what the
@@ -350,7 +445,7 @@ func (w *world) relaying(test func(s *station)) {
 
 func (w *world) station() *station {
 	s := &station{line: &line{world: w, sent: make(chan sending, 1000), disconnected: make(chan int64, 10)}}
-	s.relay = delivery.NewRelay(w.engine, w.clock.Now, slog.New(slog.DiscardHandler))
+	s.relay = delivery.NewRelay(paged{w.engine, s}, w.clock.Now, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(w.ctx)
 	var running sync.WaitGroup
 	running.Go(func() { s.relay.Run(ctx, s) })
@@ -363,6 +458,12 @@ func (w *world) station() *station {
 
 // Send implements delivery.Sender: it waits for the acknowledgement.
 func (s *station) Send(ctx context.Context, item delivery.Item, _ func()) (bool, error) {
+	if s.slow != nil {
+		s.slow(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	got := make(chan struct{})
 	if _, err := s.line.Send(ctx, item, sync.OnceFunc(func() { close(got) })); err != nil {
 		return false, err
@@ -371,6 +472,7 @@ func (s *station) Send(ctx context.Context, item delivery.Item, _ func()) (bool,
 	case <-got:
 		return false, nil
 	case <-ctx.Done():
+		s.cut.Add(1)
 		return false, ctx.Err()
 	}
 }
@@ -534,8 +636,8 @@ func relayFull(w *world) {
 		for range machines {
 			flying = append(flying, s.next())
 		}
-		for range 10 {
-			s.clock.Add(leaseFor / 2)
+		for range 15 {
+			s.clock.Add(leaseFor / 3)
 			s.quiet(time.Second)
 		}
 		s.wantClaim("another")
@@ -549,6 +651,137 @@ func relayFull(w *world) {
 		s.quiet(time.Second)
 		s.clock.Add(leaseFor)
 		s.wantClaim("another")
+	})
+}
+
+// crowd makes n machines with a code each.
+func (s *station) crowd(first, n int) {
+	s.Helper()
+	merchant := s.merchant(strconv.Itoa(first))
+	var makers sync.WaitGroup
+	for i := range 16 {
+		makers.Go(func() {
+			for no := first + i; no < first+n; no += 16 {
+				m, err := s.fleet.CreateMachine(s.ctx, s.root, fleet.Machine{
+					MerchantID: merchant.ID, No: strconv.Itoa(no), Name: "m", Zone: "Asia/Shanghai", PurchaseLimit: 1, PickupCodes: true,
+				}, "", nil)
+				s.check(err)
+				s.product(m, 1)
+				s.codes(m, 1)
+			}
+		})
+	}
+	makers.Wait()
+}
+
+// relayCrowd: a relay that loses as many machines as there is room for takes no
+// others until those have left it.
+func relayCrowd(w *world) {
+	w.relaying(func(s *station) {
+		const many, others = 2048, 300
+		s.relay.Down()
+		s.crowd(10000001, many)
+		release := make(chan struct{})
+		s.slow = func(context.Context) { <-release }
+		s.relay.Up()
+		s.quiet(time.Second)
+		lease := func(holder string, at time.Time, want int) {
+			s.Helper()
+			got, err := s.engine.Claim(s.ctx, delivery.Claim{Holder: holder, Began: at, Now: at, Until: at.Add(leaseFor), Most: 2 * many})
+			s.check(err)
+			if len(got.Items) != want {
+				s.Fatalf("%s claims %d entries, want %d", holder, len(got.Items), want)
+			}
+		}
+		lease("another", s.clock.Now().Add(leaseFor), many) // its clock is ahead
+		s.clock.Add(leaseFor/2 + 100*time.Millisecond)
+		s.quiet(time.Second) // when it wants to renew the leases, the relay hears of it
+		s.crowd(20000001, others)
+		s.quiet(time.Second)
+		lease("a third", s.clock.Now(), others)
+		s.clock.Add(3 * leaseFor)
+		close(release)
+		sent := map[int64]bool{}
+		for len(sent) < many+others {
+			next := s.within(time.Minute)
+			sent[next.CodeID] = true
+			next.acknowledged()
+		}
+	})
+}
+
+// relayLeaseOver: a message is given up with the lease, so that it does not come
+// behind what others have sent.
+func relayLeaseOver(w *world) {
+	w.relaying(func(s *station) {
+		s.relay.Down()
+		m := s.stocked("10000001", 1)
+		ids := s.codes(m, 2)
+		// One that is written for so long is not sent any more, without a timer's help.
+		var tries atomic.Int64
+		s.slow = func(ctx context.Context) {
+			if tries.Add(1) > 1 {
+				return
+			}
+			s.clock.Add(leaseFor - time.Second - time.Millisecond)
+			if err := ctx.Err(); err != nil {
+				s.Errorf("a moment before the end of its time: %v", err)
+			}
+			s.clock.Add(time.Millisecond)
+			if ctx.Err() == nil || context.Cause(ctx) == nil {
+				s.Error("its time is over")
+			}
+			select {
+			case <-ctx.Done():
+			default:
+				s.Error("it has ended, and is not done")
+			}
+		}
+		s.relay.Up()
+		s.acknowledged(ids[0])
+		if n := tries.Load(); n < 2 {
+			s.Errorf("sent after %d tries", n)
+		}
+		// Nor is one waited for that the broker does not acknowledge, unless the lease
+		// is renewed.
+		s.next()
+		for range 4 {
+			s.clock.Add(leaseFor - 2*time.Second)
+			s.quiet(leaseFor)
+		}
+		cut := func(want int64) {
+			s.Helper()
+			if got := s.cut.Load(); got != want {
+				s.Errorf("given up %d times, want %d", got, want)
+			}
+		}
+		cut(0)
+		s.away.Store(true)
+		s.clock.Add(leaseFor - time.Second)
+		s.quiet(leaseFor)
+		cut(1)
+		s.away.Store(false)
+		s.next()
+		// Nor when another one has got the lease, whatever this one's clock says.
+		now := s.clock.Now().Add(leaseFor)
+		got, err := s.engine.Claim(s.ctx, delivery.Claim{Holder: "another", Began: now, Now: now, Until: now.Add(leaseFor), Most: 10})
+		s.check(err)
+		if !slices.Equal(codesOf(got.Items), ids[1:]) {
+			s.Fatalf("got %v", codesOf(got.Items))
+		}
+		s.clock.Add(leaseFor/2 + 100*time.Millisecond)
+		s.quiet(time.Second)
+		cut(2)
+		s.clock.Add(2 * leaseFor)
+		// Nor when it may have been another one's before it is renewed.
+		s.next()
+		s.away.Store(true)
+		s.quiet(2 * time.Second) // the timer has two more
+		s.clock.Add(2 * leaseFor)
+		s.away.Store(false)
+		s.acknowledged(ids[1])
+		cut(3)
+		s.quiet(time.Minute)
 	})
 }
 
@@ -610,6 +843,8 @@ func relaySettling(w *world) {
 		watch.Hear(m.ID, false) // still from the first on
 		wait(1, c.ID)
 		watch.Hear(m.ID, false)
+		wait(time.Second, c.ID) // the first may have been late
+		watch.Hear(m.ID, false)
 		wait(time.Minute) // it has not been away
 		watch.Hear(m.ID, false)
 		watch.Hear(m.ID, true)
@@ -621,5 +856,25 @@ func relaySettling(w *world) {
 		wait(time.Second, c.ID)
 		cancel()
 		running.Wait()
+
+		// That it left may not be written when it is heard of.
+		for _, back := range []bool{false, true} {
+			watch.See(m.ID, fleet.Offline)
+			watch.Hear(m.ID, back)
+			wait(time.Second)
+			ctx, cancel := context.WithCancel(w.ctx)
+			running.Go(func() { watch.Run(ctx) })
+			wait(0, c.ID)
+			watch.Hear(m.ID, false)
+			if back {
+				wait(time.Second)
+			} else {
+				wait(time.Second, c.ID) // the first may have been late
+			}
+			watch.Hear(m.ID, false)
+			wait(time.Second)
+			cancel()
+			running.Wait()
+		}
 	})
 }
