@@ -7,12 +7,13 @@ import (
 	"testing"
 )
 
-// TestChaos breaks three servers, PostgreSQL and Mosquitto under load, all of
+// TestPostgresChaos breaks three servers, PostgreSQL and Mosquitto under load, all of
 // them real processes, and nothing may be lost or doubled by it: once as always,
 // and once as never before.
-func TestChaos(t *testing.T) {
+func TestPostgresChaos(t *testing.T) {
 	for name, seed := range map[string]uint64{"Fixed": 7, "Random": seed(t).Uint64N(1e6) + 1000} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // beside each other, and nothing else
 			env := []string{"PATH=" + os.Getenv("PATH")}
 			stdout, stderr, err := tryScrip(t, env, "bench", "chaos", "--minutes", "0.5", "--seed", fmt.Sprint(seed), "--json")
 			if err != nil {
