@@ -235,6 +235,11 @@ func (d *Store) rotateStep(ctx context.Context, ring *keyring.Ring) (left int64,
 		}
 		return t.newEpoch(ctx, d, `{"step":"end"}`)
 	})
+	if errors.Is(err, keyring.ErrStale) {
+		// A row is sealed under newer keys: another process has ended this rotation
+		// while the step waited for it.
+		return 0, nil
+	}
 	return left, err
 }
 
