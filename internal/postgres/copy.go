@@ -112,7 +112,7 @@ func Import(ctx context.Context, url string, do func(sqlstore.Target) error, las
 		return fmt.Errorf("reading the database's address: %w", err)
 	}
 	set(config, url)
-	if err := migrate(ctx, config.ConnConfig); err != nil {
+	if _, _, err := migrate(ctx, config.ConnConfig); err != nil {
 		return err
 	}
 	conn, err := connectAlone(ctx, config)

@@ -3,7 +3,6 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -189,7 +188,7 @@ func (d *DB) createKeys(ctx context.Context) error {
 			if err != nil || n == 0 {
 				return err
 			}
-			if err := d.insertLanes(s, chain); err != nil {
+			if err := insertLanes(s, chain); err != nil {
 				return err
 			}
 			if _, err := t.Exec(s.ctx, `INSERT INTO key_salt (value) VALUES (?)`, keys.Salt); err != nil {
@@ -204,14 +203,14 @@ func (d *DB) createKeys(ctx context.Context) error {
 	return nil
 }
 
-func (d *DB) insertLanes(s *session, chain *account.Chain) error {
-	var errs []error
-	for lane := range int64(lanes) {
-		head := account.Head{Lane: lane + 1, MAC: []byte{}}
+func insertLanes(s *session, chain *account.Chain) error {
+	for i := range int64(lanes) {
+		head := account.Head{Lane: i + 1, MAC: []byte{}}
 		chain.SealHead(&head)
-		_, err := s.Exec(s.ctx, `INSERT INTO ledger_heads (lane, count, mac, seal) VALUES (?, 0, ?, ?)`,
-			head.Lane, head.MAC, head.Seal)
-		errs = append(errs, err)
+		if _, err := s.Exec(s.ctx, `INSERT INTO ledger_heads (lane, count, mac, seal) VALUES (?, 0, ?, ?)`,
+			head.Lane, head.MAC, head.Seal); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }

@@ -16,26 +16,51 @@ import (
 // commit at the same time that write to it.
 const lanes = 8
 
-const selectFreeLane = `SELECT lane, count, mac FROM ledger_heads ORDER BY lane LIMIT 1 FOR UPDATE SKIP LOCKED`
+// lane is what a transaction has locked to commit: the end of a lane, and the
+// epoch of the data keys, which nobody changes without all lanes.
+type lane struct {
+	head  account.Head // its Lane is 0 if others have all of them
+	epoch int64
+}
 
-// lockLane locks a lane that nobody has, or waits for one, and reads its head. It
-// reads the epoch of the data keys too, which nobody changes without all lanes.
-func (d *DB) lockLane(s *session) (head account.Head, epoch int64, err error) {
-	const one = `SELECT lane, count, mac FROM ledger_heads WHERE lane = $1 FOR UPDATE`
+// queueFree locks a lane that nobody has, if there is one.
+func (l *lane) queueFree(b *pgx.Batch) {
+	l.queue(b, `ORDER BY lane LIMIT 1 FOR UPDATE SKIP LOCKED`)
+}
+
+// queue locks the lane that the end of the query chooses.
+func (l *lane) queue(b *pgx.Batch, which string, args ...any) {
+	b.Queue(`SELECT lane, count, mac FROM ledger_heads `+which, args...).QueryRow(func(row pgx.Row) error {
+		return ifAny(row.Scan(&l.head.Lane, &l.head.Count, &l.head.MAC))
+	})
+	b.Queue(selectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&l.epoch) })
+}
+
+// wait waits for a lane, if all of them were taken.
+func (l *lane) wait(s *session) error {
+	if l.head.Lane != 0 {
+		return nil
+	}
 	b := &pgx.Batch{}
-	b.Queue(selectFreeLane).QueryRow(func(row pgx.Row) error { return ifAny(row.Scan(&head.Lane, &head.Count, &head.MAC)) })
-	b.Queue(selectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&epoch) })
-	if err = s.conn.SendBatch(s.ctx, b).Close(); err == nil && head.Lane == 0 {
-		b = &pgx.Batch{}
-		b.Queue(one, 1+rand.Int64N(lanes)). //nolint:gosec // G404: it is only to spread load
-							QueryRow(func(row pgx.Row) error { return row.Scan(&head.Lane, &head.Count, &head.MAC) })
-		b.Queue(selectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&epoch) })
-		err = s.conn.SendBatch(s.ctx, b).Close()
+	l.queue(b, `WHERE lane = $1 FOR UPDATE`, 1+rand.Int64N(lanes)) //nolint:gosec // G404: it is only to spread load
+	err := s.conn.SendBatch(s.ctx, b).Close()
+	if err == nil && l.head.Lane == 0 {
+		err = pgx.ErrNoRows
+	}
+	return err
+}
+
+// lockLane locks a lane that nobody has, or waits for one.
+func lockLane(s *session) (l lane, err error) {
+	b := &pgx.Batch{}
+	l.queueFree(b)
+	if err = s.conn.SendBatch(s.ctx, b).Close(); err == nil {
+		err = l.wait(s)
 	}
 	if err != nil {
-		return head, 0, fmt.Errorf("reading the ledger's head: %w", err)
+		return l, fmt.Errorf("reading the ledger's head: %w", err)
 	}
-	return head, epoch, nil
+	return l, nil
 }
 
 // ifAny passes over the absence of a row.
@@ -51,7 +76,7 @@ func (d *DB) queueEntries(b *pgx.Batch, head *account.Head, entries []account.En
 	if entries == nil {
 		return
 	}
-	chain := d.chain()
+	chain := account.NewChain(d.ledgerKey)
 	n := len(entries)
 	var (
 		seq, at, actor, about, machine = make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)

@@ -23,7 +23,6 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
-	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/delivery"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/sqlstore"
@@ -68,7 +67,7 @@ type DB struct {
 	texts      sync.Map               // of string: texts as PostgreSQL wants them
 	follower   atomic.Pointer[string] // who has taken the BrokerDuty through this handle; nil: nobody
 	failing    atomic.Bool            // the last transaction that should have written did not
-	chain      func() *account.Chain
+	ledgerKey  []byte
 
 	redeems  sqlstore.Group[*redeem]
 	deciding sync.Mutex
@@ -121,7 +120,7 @@ func (d *DB) open(ctx context.Context, url string) (err error) {
 		return fmt.Errorf("reading the database's address: %w", err)
 	}
 	set(config, url)
-	if err := migrate(ctx, config.ConnConfig); err != nil {
+	if _, _, err := migrate(ctx, config.ConnConfig); err != nil {
 		return err
 	}
 	side := config.Copy()
@@ -145,8 +144,7 @@ func (d *DB) open(ctx context.Context, url string) (err error) {
 	if err != nil {
 		return err
 	}
-	key := ring.LedgerKey()
-	d.chain = func() *account.Chain { return account.NewChain(key) }
+	d.ledgerKey = ring.LedgerKey()
 	return nil
 }
 
@@ -195,17 +193,12 @@ func Migrate(ctx context.Context, url string) (from, to int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("reading the database's address: %w", err)
 	}
-	return migrateWith(ctx, config)
+	return migrate(ctx, config)
 }
 
-func migrate(ctx context.Context, config *pgx.ConnConfig) error {
-	_, _, err := migrateWith(ctx, config)
-	return err
-}
-
-// migrateWith brings the schema up to date, under a lock that a row of a table
+// migrate brings the schema up to date, under a lock that a row of a table
 // is, since not every database has others.
-func migrateWith(ctx context.Context, config *pgx.ConnConfig) (from, to int64, err error) {
+func migrate(ctx context.Context, config *pgx.ConnConfig) (from, to int64, err error) {
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	sub, err := fs.Sub(migrations, "migrations")

@@ -214,11 +214,11 @@ func (d *DB) decide(group []*redeem, found together) (entries []account.Entry, c
 
 // together is what the first statements of a group find out.
 type together struct {
+	lane
+
 	// better has the attempts, by their place, that have used no code for a reason
 	// that they find out alone: it is there, or their account is disabled.
 	better map[int64]bool
-	epoch  int64
-	head   account.Head
 }
 
 // attempted is a key that an attempt may be about.
@@ -260,17 +260,12 @@ func (d *DB) useTogether(s *session, group []*redeem) (found together, err error
 		return rows.Err()
 	})
 	queueGuesses(b, group)
-	b.Queue(selectFreeLane).QueryRow(func(row pgx.Row) error {
-		return ifAny(row.Scan(&found.head.Lane, &found.head.Count, &found.head.MAC))
-	})
-	b.Queue(selectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&found.epoch) })
+	found.queueFree(b)
 	if err := s.conn.SendBatch(s.ctx, b).Close(); err != nil {
 		return found, err
 	}
-	if found.head.Lane == 0 {
-		if found.head, found.epoch, err = d.lockLane(s); err != nil {
-			return found, err
-		}
+	if err := found.wait(s); err != nil {
+		return found, err
 	}
 	return found, found.findBetter(s, group)
 }

@@ -303,14 +303,14 @@ func (d *DB) finish(s *session, t *sqlstore.Tx) error {
 		}
 		return nil
 	}
-	head, epoch, err := d.lockLane(s)
+	l, err := lockLane(s)
 	if err != nil {
 		return err
 	}
-	if epoch != t.Epoch && !t.Alone {
+	if l.epoch != t.Epoch && !t.Alone {
 		return errKeysMoved
 	}
-	return d.commit(s, b, head, t.Entries)
+	return d.commit(s, b, l.head, t.Entries)
 }
 
 // errKeysMoved says that the data keys were changed while a transaction was under
