@@ -58,7 +58,12 @@ func newDatabase(t *testing.T) string {
 // create makes an empty database.
 func create(t *testing.T) storetest.Opener {
 	t.Helper()
-	url := newDatabase(t)
+	return openerOf(t, newDatabase(t))
+}
+
+// openerOf opens handles on the database at that address.
+func openerOf(t *testing.T, url string) storetest.Opener {
+	t.Helper()
 	return func(ctx context.Context, o storetest.Options) (storetest.Engine, error) {
 		d, err := postgres.Open(ctx, postgres.Options{URL: url, Secrets: o.Secrets, Now: o.Now})
 		if err != nil {

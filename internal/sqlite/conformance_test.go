@@ -12,7 +12,11 @@ import (
 // create makes an empty database in a file of its own.
 func create(t *testing.T) storetest.Opener {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "scrip.db")
+	return openerOf(filepath.Join(t.TempDir(), "scrip.db"))
+}
+
+// openerOf opens handles on the database in that file.
+func openerOf(path string) storetest.Opener {
 	return func(ctx context.Context, o storetest.Options) (storetest.Engine, error) {
 		d, err := sqlite.Open(ctx, sqlite.Options{Path: path, Secrets: o.Secrets, Now: o.Now})
 		if err != nil {

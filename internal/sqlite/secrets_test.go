@@ -1,150 +1,24 @@
 package sqlite_test
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
-	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/fleet"
-	"github.com/scrip-codes/scrip/internal/keyring"
-	"github.com/scrip-codes/scrip/internal/pickup"
-	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/storetest"
 )
 
-// TestSecretsAtRest looks for keys, tokens and passwords in the bytes of the
-// files, after they have been through everything.
+// TestSecretsAtRest looks for secrets in the bytes of the files.
 func TestSecretsAtRest(t *testing.T) {
-	f := newFixture(t, nil)
-	const password = "correct horse battery staple"
-	secrets := map[string]string{"the password": password, "the secret": secret, "the root token": "the root token"}
-	ann, err := f.accounts.Create(f.ctx, f.root, account.CreateRequest{
-		Username: "ann", Password: password, Token: account.NewToken(),
-	})
-	f.check(err)
-	by := account.Actor{ID: ann.ID, Role: account.RoleUser, Address: "198.51.100.7"}
-	_, session, err := f.accounts.Login(f.ctx, "ann", password, by.Address)
-	f.check(err)
-	secrets["the session"] = session
-	for i := range 3 {
-		token, err := f.accounts.RenewToken(f.ctx, by, ann.ID)
-		f.check(err)
-		secrets[fmt.Sprint("token ", i)] = token
-	}
-
-	var keys []string
-	f.check(f.db.Keys().Use(f.ctx, func(ring *keyring.Ring) (err error) {
-		scope := account.Hash(sha256.Sum256([]byte("scope")))
-		keys, err = f.codes.Issue(f.ctx, f.root, redemption.IssueRequest{
-			Name: "visible name", Count: 40, Quota: 5, Once: &account.Once{
-				Scope: scope, At: f.clock.Now(), Epoch: ring.Epoch(),
-				Answer: func(result any) []byte {
-					return ring.Seal(account.AnswerContext(scope), fmt.Append(nil, result))
-				},
-			},
-		})
-		return err
-	}))
-	for i, key := range keys {
-		secrets[fmt.Sprint("key ", i)] = key
-		switch i % 4 {
-		case 0:
-			_, err = f.codes.Redeem(f.ctx, by, " "+strings.ToUpper(key), nil)
-		case 1:
-			_, err = f.codes.Change(f.ctx, f.root, int64(i+1), disabling())
-		case 2:
-			err = f.codes.Delete(f.ctx, f.root, int64(i+1))
-		case 3:
-			_, _, err = f.codes.Search(f.ctx, f.root, key, redemption.FilterAll, 0, 5)
-		}
-		f.check(err)
-	}
-	f.vend(secrets)
-	f.lookFor(secrets)
-	f.check(f.db.Rotate(f.ctx, nil))
-	f.clock.Add(time.Hour)
-	_, err = f.codes.DeleteInvalid(f.ctx, f.ctx, f.root)
-	f.check(err)
-	f.clock.Add(24 * time.Hour)
-	f.check(f.pickups.Sweep(f.ctx))
-	f.lookFor(secrets)
-	f.check(f.db.Close())
-	f.lookFor(secrets)
-}
-
-// vend adds the secrets of a merchant, its machine and its pickup codes, which it
-// uses in every way.
-func (f *fixture) vend(secrets map[string]string) {
-	f.Helper()
-	m := f.machine()
-	secrets["the app key"], secrets["the machine's password"] = appKey, machineKey
-	_, err := f.fleet.Login(f.ctx, m.No, machineKey, "203.0.113.9")
-	f.check(err)
-	f.check(f.fleet.RenewPassword(f.ctx, f.root, m.No, "the machine's next password", nil))
-	secrets["the machine's next password"] = "the machine's next password"
-	_, err = f.fleet.ChangeMerchant(f.ctx, f.root, m.MerchantID, fleet.MerchantChange{AppKey: new("the merchant's next app key")})
-	f.check(err)
-	secrets["the next app key"] = "the merchant's next app key"
-	f.check(f.db.Keys().Use(f.ctx, func(ring *keyring.Ring) error {
-		scope := account.Hash(sha256.Sum256([]byte("pickup scope")))
-		c, err := f.pickups.Create(f.ctx, f.root, pickup.Request{
-			MachineNo: m.No, ProductID: 1, Quantity: 1, Once: &account.Once{
-				Scope: scope, At: f.clock.Now(), Epoch: ring.Epoch(),
-				Answer: func(result any) []byte {
-					return ring.Seal(account.AnswerContext(scope), fmt.Append(nil, result))
-				},
-			},
-		})
-		secrets["the digits of an answer"] = c.Digits
-		return err
-	}))
-	for i := range 20 {
-		c := f.pickup()
-		secrets[fmt.Sprint("the digits of code ", c.ID)] = c.Digits
-		secrets[fmt.Sprint("what is sealed of code ", c.ID)] = m.No + c.Digits
-		switch i % 3 {
-		case 0:
-			f.check(f.pickups.Withdraw(f.ctx, f.root, c.ID))
-		case 1:
-			_, err := f.pickups.Used(f.ctx, m.ID, c.ID, "203.0.113.9", f.clock.Now())
-			f.check(err)
-		}
-	}
-}
-
-func (f *fixture) lookFor(secrets map[string]string) {
-	f.Helper()
-	var all []byte
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		b, err := os.ReadFile(filepath.Clean(f.path + suffix))
-		if err != nil && !os.IsNotExist(err) {
-			f.Fatal(err)
-		}
-		all = append(all, b...)
-	}
-	if !bytes.Contains(all, []byte("visible name")) {
-		f.Fatal("what is not secret is not found either: this looks in the wrong place")
-	}
-	for name, text := range secrets {
-		forms := map[string][]byte{
-			"as it is": []byte(text), "in capitals": []byte(strings.ToUpper(text)),
-			"in hex": []byte(hex.EncodeToString([]byte(text))), "in base64": []byte(base64.RawStdEncoding.EncodeToString([]byte(text))),
-		}
-		if raw, err := hex.DecodeString(text); err == nil && len(raw) >= 8 { // fewer bytes stand anywhere by chance
-			forms["as raw bytes"] = raw
-			forms["as raw bytes in base64"] = []byte(base64.RawStdEncoding.EncodeToString(raw))
-		}
-		for form, b := range forms {
-			if bytes.Contains(all, b) {
-				f.Errorf("%s stands in the files, %s", name, form)
+	path := filepath.Join(t.TempDir(), "scrip.db")
+	storetest.Secrets(t, openerOf(path), func() (all []byte) {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			b, err := os.ReadFile(filepath.Clean(path + suffix))
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
 			}
+			all = append(all, b...)
 		}
-	}
+		return all
+	})
 }

@@ -116,7 +116,10 @@ func (c *Clock) Set(t time.Time) { c.millis.Store(t.UnixMilli()) }
 // Add moves it, back if d is negative.
 func (c *Clock) Add(d time.Duration) { c.millis.Add(d.Milliseconds()) }
 
-const testSecret = "a secret of the conformance suite"
+const (
+	testSecret = "a secret of the conformance suite"
+	rootToken  = "the root token"
+)
 
 // world is a database with its services, a root admin and a clock.
 type world struct {
@@ -139,7 +142,7 @@ func newWorld(t *testing.T, create func(t *testing.T) Opener) *world {
 	t.Helper()
 	w := &world{T: t, ctx: t.Context(), clock: NewClock(), create: create, open: create(t)}
 	w.use(w.handle(testSecret))
-	made, err := w.accounts.Bootstrap(w.ctx, "the root token")
+	made, err := w.accounts.Bootstrap(w.ctx, rootToken)
 	if err != nil || !made {
 		t.Fatalf("Bootstrap: made %v, %v", made, err)
 	}
