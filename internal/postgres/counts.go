@@ -106,7 +106,9 @@ func (d *DB) keepFolding() {
 	}
 }
 
-// foldSome adds some changes to the counts, and reports of how many transactions.
+// foldSome adds some changes to the counts, and reports of how many transactions:
+// less than foldStep once no more are left. It waits for whoever adds some at the
+// same time: who goes by the counts next must see those too.
 func (d *DB) foldSome(ctx context.Context) (rows int64, err error) {
 	err = d.Write(ctx, func(ctx context.Context, t *sqlstore.Tx) error {
 		var counts sqlstore.Counts
@@ -118,7 +120,7 @@ func (d *DB) foldSome(ctx context.Context) (rows int64, err error) {
 				return nil
 			})
 		}, `DELETE FROM redemption_changes WHERE id IN
-			(SELECT id FROM redemption_changes ORDER BY id`+sqlstore.Limit(foldStep)+` FOR UPDATE SKIP LOCKED)
+			(SELECT id FROM redemption_changes ORDER BY id`+sqlstore.Limit(foldStep)+` FOR UPDATE)
 			RETURNING `+changeColumns); err != nil || rows == 0 {
 			return err
 		}
