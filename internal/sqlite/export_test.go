@@ -11,8 +11,11 @@ import (
 // Queued is how many jobs wait for the writer.
 func (d *DB) Queued() int { return d.group.Waiting() }
 
-// Idling reports whether nobody has the writer's turn.
-func (d *DB) Idling() bool { return len(d.writeTurn) == 1 }
+// Hold takes the writer's turn until it is released.
+func (d *DB) Hold() (release func()) {
+	<-d.writeTurn
+	return func() { d.writeTurn <- struct{}{} }
+}
 
 // Statements are the texts of what the connections have prepared.
 func (d *DB) Statements() (texts []string) {
