@@ -95,7 +95,7 @@ func TestInbox(t *testing.T) {
 			// Nothing is kept that was acted upon, but for what a server that ends has
 			// not acknowledged yet.
 			heard := func() float64 { return next.metric("scrip_mqtt_inbox_uplinks_total", wire.MethodPut) }
-			for range 5 {
+			for range 50 {
 				next.stop()
 				next = next.replica(address, nil)
 				next.inboxed()
