@@ -94,6 +94,17 @@ need_servers() {
 	((${#missing[@]} == 0)) || install_packages "${missing[@]}"
 }
 
+# need_browser: Chromium, in which tests look at the console, and letters for its
+# three languages.
+need_browser() {
+	local missing=()
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+	if ! fc-list 2>/dev/null | grep -qi 'cjk'; then
+		missing+=(fonts-noto-cjk fontconfig)
+	fi
+	((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
 # golangci ARGUMENT...: run the pinned golangci-lint. Without cgo, like the
 # program that ships, and so that one build of the tool serves every machine.
 golangci() {

@@ -74,6 +74,24 @@ func (a Actor) MustBe(role Role) error {
 	return nil
 }
 
+// MustBeOver refuses, with refusal.Forbidden, an actor who may not decide about
+// u: root and the command line may about everybody, an admin about those of a
+// lower role. Of the store it is asked inside the transaction.
+func (a Actor) MustBeOver(u User) error {
+	if a.Role >= RoleRoot || a.Role >= RoleAdmin && u.Role < a.Role {
+		return nil
+	}
+	return refusal.New(refusal.Forbidden)
+}
+
+// MayChange is MustBeOver for what users may do for themselves.
+func (a Actor) MayChange(u User) error {
+	if a.ID == u.ID {
+		return nil
+	}
+	return a.MustBeOver(u)
+}
+
 // Hash is what the database holds in place of a token: its SHA-256. A token
 // has 128 random bits or more, so that nothing slower is needed.
 type Hash [sha256.Size]byte
@@ -151,23 +169,50 @@ type Store interface {
 	UserByID(ctx context.Context, id int64) (User, error)
 	// UserByName finds a user and the hash of its password, empty if none.
 	UserByName(ctx context.Context, username string) (User, string, error)
+	// UserAndPassword is UserByName by id.
+	UserAndPassword(ctx context.Context, id int64) (User, string, error)
+	// UserByLink finds the user of a link that has not ended at now, enabled or
+	// disabled.
+	UserByLink(ctx context.Context, link Hash, now time.Time) (User, error)
 	// Users lists users, newest first, and how many there are in all.
 	Users(ctx context.Context, offset, limit int64) ([]User, int64, error)
+	// SearchUsers finds a page of users, as UserQuery says. An unknown q.Before
+	// finds none.
+	SearchUsers(ctx context.Context, q UserQuery) ([]User, error)
+	// Usernames finds the usernames of accounts.
+	Usernames(ctx context.Context, ids []int64) (map[int64]string, error)
 	// CreateUser makes a user and its opening ledger entries. It refuses with
 	// refusal.AccountNameTaken.
 	CreateUser(ctx context.Context, u NewUser, by Actor, at time.Time, once *Once) (User, error)
 	// CreateRoot makes the first user of an empty database, with id 1, and
 	// reports whether it did: on any other it does nothing.
 	CreateRoot(ctx context.Context, u NewUser, at time.Time) (bool, error)
-	// SetToken replaces a user's access token; the old one is dead at once.
+	// SetToken replaces a user's access token; the old one is dead at once. It
+	// refuses as Actor.MayChange does.
 	SetToken(ctx context.Context, id int64, token Hash, by Actor, at time.Time) error
-	// SetUserStatus enables or disables a user and ends a disabled one's
-	// sessions. It refuses to disable the last enabled root, with
-	// refusal.AccountLastRoot, decided inside the transaction.
-	SetUserStatus(ctx context.Context, id int64, status Status, by Actor, at time.Time) error
+	// ChangeUser applies e to the user as it stands in the transaction that writes
+	// the result, and ends the sessions and the link of one that it disables. It
+	// refuses as UserEdit.Apply does, and with refusal.AccountLastRoot if no enabled
+	// root would be left.
+	ChangeUser(ctx context.Context, e UserEdit) (User, error)
+	// AddQuota adds to a user's balance. It refuses with
+	// refusal.AccountBalanceTooLow and AccountBalanceTooHigh.
+	AddQuota(ctx context.Context, g Grant) (User, error)
 	// StartSession begins a session of a user. Of more than SessionsMax the oldest
 	// end.
 	StartSession(ctx context.Context, id int64, session Hash, ends time.Time) error
+	// EndSession ends a session, if there is one.
+	EndSession(ctx context.Context, session Hash) error
+	// EndSessions ends all sessions of a user. It refuses as Actor.MayChange does.
+	EndSessions(ctx context.Context, id int64, by Actor, at time.Time) error
+	// PutLink gives a user a link, in place of the one that it has. It refuses as
+	// Actor.MustBeOver does, and a disabled user with refusal.AccountDisabled.
+	PutLink(ctx context.Context, id int64, link Hash, ends time.Time, by Actor, at time.Time) error
+	// SetUserPassword sets a user's password, ends its sessions and its link, and begins
+	// a session. It refuses with refusal.AccountDisabled; with AccountLink if p.Link
+	// has ended or is no link, or with AccountWrongPassword if there is none and the
+	// hash of the old password is not p.Old: of two at the same time one is refused.
+	SetUserPassword(ctx context.Context, p NewPassword) (User, error)
 
 	// Recall finds the answer to an earlier request with the same scope that
 	// is not older than OnceFor at now, as a *Replay; nil if there is none.
@@ -176,13 +221,18 @@ type Store interface {
 	// OnceMax already; it fails with a *Replay if another was
 	// stored first.
 	Remember(ctx context.Context, once *Once) error
-	// Forget drops a bounded number of answers older than OnceFor and of
-	// sessions that have ended, and reports whether there may be more.
+	// Forget drops a bounded number of answers older than OnceFor, and of
+	// sessions and links that have ended, and reports whether there may be more.
 	Forget(ctx context.Context, now time.Time) (bool, error)
 
 	// Ledger lists entries, newest first: by Seq, or by At and Seq where nothing
 	// but times chooses them.
 	Ledger(ctx context.Context, f LedgerFilter) ([]Entry, error)
+	// History finds what was credited to an account, and taken from it, newest
+	// first: at most limit of its entries before the one with the ID before (0: the
+	// newest). It looks at a bounded number of entries, and reports where the next
+	// page begins, 0 at the end: a page may be short and have one behind it.
+	History(ctx context.Context, id, before int64, limit int) (entries []Entry, next int64, err error)
 	// Heads are the ledger's lanes.
 	Heads(ctx context.Context) ([]Head, error)
 	// Audit shows the whole ledger to a, as Auditor says.

@@ -25,13 +25,20 @@ const (
 	KindDelete      Kind = "delete"       // code FirstID
 	KindPurge       Kind = "purge"        // Count invalid codes between FirstID and LastID; Detail names them
 	KindRedeem      Kind = "redeem"       // code FirstID, Amount credited to AccountID
-	KindQuota       Kind = "quota"        // Amount added to AccountID's balance
+	KindQuota       Kind = "quota"        // Amount, which may be negative, added to AccountID's balance; Detail may say why
 	KindUserCreate  Kind = "user_create"  // account AccountID
 	KindUserToken   Kind = "user_token"   // account AccountID got a new access token
 	KindUserEnable  Kind = "user_enable"  // account AccountID
 	KindUserDisable Kind = "user_disable" // account AccountID
-	KindRotate      Kind = "rotate"       // the data keys were changed; Detail says which step
-	KindCheckpoint  Kind = "checkpoint"   // Detail is where every lane ended right before it
+
+	KindUserChange   Kind = "user_change"   // account AccountID: display name; Detail says from and to
+	KindUserRole     Kind = "user_role"     // account AccountID; Detail says from and to
+	KindUserPassword Kind = "user_password" // account AccountID has a new password; Detail says if by a link
+	KindUserSignOut  Kind = "user_signout"  // account AccountID: all its sessions ended
+	KindUserLink     Kind = "user_link"     // account AccountID got a link that sets its password
+	KindReveal       Kind = "reveal"        // the keys of Count codes between FirstID and LastID were shown; Detail names them if not all
+	KindRotate       Kind = "rotate"        // the data keys were changed; Detail says which step
+	KindCheckpoint   Kind = "checkpoint"    // Detail is where every lane ended right before it
 
 	KindMerchantCreate  Kind = "merchant_create"  // Detail says which
 	KindMerchantChange  Kind = "merchant_change"  // Detail says which, from and to
@@ -46,6 +53,9 @@ const (
 	KindPickupWithdraw  Kind = "pickup_withdraw"  // pickup code FirstID
 	KindPickupUse       Kind = "pickup_use"       // pickup code FirstID, reported by machine MachineID
 	KindPickupLateUse   Kind = "pickup_late_use"  // the same, after it was withdrawn or had expired
+	// KindPickupAcknowledge says that somebody has looked at the late use of pickup
+	// code FirstID.
+	KindPickupAcknowledge Kind = "pickup_acknowledge"
 )
 
 // Credits reports whether an entry of this kind adds its Amount to the balance

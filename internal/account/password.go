@@ -15,11 +15,11 @@ import (
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
-// Bounds of a password, in bytes. The upper one keeps a request from making
+// Bounds of a password, in characters. The upper one keeps a request from making
 // argon2id read a megabyte.
 const (
 	PasswordMin = 8
-	PasswordMax = 256
+	PasswordMax = 128
 )
 
 // Argon2id parameters: 19 MiB, 2 passes, one lane; about 30 ms.
@@ -61,10 +61,20 @@ func (h *hasher) enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// hash returns the password's hash in the usual text form.
+// checkPassword refuses, with refusal.AccountPassword, what may not be a password.
+func checkPassword(password string) error {
+	n := utf8.RuneCountInString(password)
+	if !utf8.ValidString(password) || n < PasswordMin || n > PasswordMax {
+		return refusal.New(refusal.AccountPassword)
+	}
+	return nil
+}
+
+// hash returns the password's hash in the usual text form. It refuses as
+// checkPassword does, and as enter.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if !utf8.ValidString(password) || len(password) < PasswordMin || len(password) > PasswordMax {
-		return "", refusal.New(refusal.AccountPassword)
+	if err := checkPassword(password); err != nil {
+		return "", err
 	}
 	leave, err := h.enter(ctx)
 	if err != nil {
@@ -82,7 +92,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 // matches reports whether the password has that hash. An empty hash matches
 // nothing, and takes as long to say so.
 func matches(hash, password string) bool {
-	if len(password) > PasswordMax {
+	if len(password) > utf8.UTFMax*PasswordMax {
 		return false
 	}
 	salt, want, ok := parseHash(hash)

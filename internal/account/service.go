@@ -2,7 +2,7 @@ package account
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,10 +16,11 @@ import (
 // SessionFor is how long a login lasts.
 const SessionFor = 30 * 24 * time.Hour
 
-// A user may make so many access tokens in a time.
+// Users may change what is their own so often in a time: access tokens, passwords,
+// display names, all sessions.
 const (
-	renewalsMax    = 60
-	renewalsWindow = 10 * time.Minute
+	changesMax    = 60
+	changesWindow = 10 * time.Minute
 )
 
 // SessionsMax bounds the sessions of one user.
@@ -36,9 +37,10 @@ type Service struct {
 	store  Store
 	now    func() time.Time
 	logins *guess.Limiter
-	// renewals counts new access tokens as if they were guesses, on this server.
-	renewals *guess.Limiter
-	hasher   *hasher
+	// changes counts what users change of their own as if it were guesses, on this
+	// server.
+	changes *guess.Limiter
+	hasher  *hasher
 	// lastGuesses is held while a password is checked that may be the last.
 	lastGuesses sync.RWMutex
 }
@@ -48,7 +50,7 @@ type Service struct {
 func NewService(store Store, logins *guess.Limiter, now func() time.Time) *Service {
 	return &Service{
 		store: store, now: now, logins: logins, hasher: newHasher(),
-		renewals: guess.New(renewalsMax, renewalsWindow, now),
+		changes: guess.New(changesMax, changesWindow, now),
 	}
 }
 
@@ -93,7 +95,8 @@ func (s *Service) AuthenticateToken(ctx context.Context, token string) (User, er
 
 // Login checks a username and password and begins a session. It refuses with
 // refusal.AccountWrongPassword, AccountDisabled (only to who knows the
-// password) and AccountTooManyGuesses.
+// password) and AccountTooManyGuesses. Failed logins count as guesses of the
+// username and the address.
 func (s *Service) Login(ctx context.Context, username, password, address string) (User, string, error) {
 	username = strings.TrimSpace(username)
 	subjects := []string{guess.Name(username), guess.Address(address)}
@@ -103,7 +106,20 @@ func (s *Service) Login(ctx context.Context, username, password, address string)
 	if len(username) > 4*UsernameMax || !utf8.ValidString(username) {
 		return User{}, "", refusal.New(refusal.AccountWrongPassword)
 	}
-	u, err := s.checkPassword(ctx, username, password, subjects)
+	return s.begin(ctx, subjects, refusal.AccountWrongPassword, func() (User, bool, error) {
+		u, hash, err := s.store.UserByName(ctx, username)
+		if err != nil && refusal.CodeOf(err) != refusal.AccountNotFound {
+			return User{}, false, err
+		}
+		return u, matches(hash, password), nil
+	})
+}
+
+// begin begins a session of the enabled user whom try finds.
+func (s *Service) begin(
+	ctx context.Context, subjects []string, wrong refusal.Code, try func() (User, bool, error),
+) (User, string, error) {
+	u, err := s.attempt(ctx, subjects, wrong, try)
 	if err != nil {
 		return User{}, "", err
 	}
@@ -117,7 +133,12 @@ func (s *Service) Login(ctx context.Context, username, password, address string)
 	return u, session, nil
 }
 
-func (s *Service) checkPassword(ctx context.Context, username, password string, subjects []string) (User, error) {
+// attempt calls try, if the subjects have guesses left, to find a user by what
+// they know. If it was not right that is refused as wrong, and counted as a
+// failed guess of theirs.
+func (s *Service) attempt(
+	ctx context.Context, subjects []string, wrong refusal.Code, try func() (u User, right bool, err error),
+) (User, error) {
 	leave, err := s.hasher.enter(ctx)
 	if err != nil {
 		return User{}, err
@@ -142,15 +163,21 @@ func (s *Service) checkPassword(ctx context.Context, username, password string, 
 			return User{}, err
 		}
 	}
-	u, hash, err := s.store.UserByName(ctx, username)
-	if err != nil && refusal.CodeOf(err) != refusal.AccountNotFound {
+	u, right, err := try()
+	if err != nil {
 		return User{}, err
 	}
-	if !matches(hash, password) {
+	if !right {
+		// Nobody is refused for what is counted against an account here: that is the
+		// name's part. It is for people to see whose password is guessed at, since a
+		// name is not kept: it may be a password in the wrong field.
+		if u.ID != 0 {
+			subjects = append(slices.Clone(subjects), guess.Account(u.ID))
+		}
 		if err := s.logins.Failed(ctx, subjects...); err != nil {
 			return User{}, err
 		}
-		return User{}, refusal.New(refusal.AccountWrongPassword)
+		return User{}, refusal.New(wrong)
 	}
 	return u, nil
 }
@@ -222,7 +249,7 @@ func checkNewUser(u NewUser, by Actor) error {
 		return refusal.New(refusal.AccountNameInvalid)
 	case !validName(u.DisplayName, DisplayNameMax):
 		return refusal.New(refusal.AccountDisplayName)
-	case u.Role != RoleUser && u.Role != RoleAdmin && u.Role != RoleRoot:
+	case !u.Role.valid():
 		return refusal.New(refusal.AccountRole)
 	case u.Role >= by.Role && by.ID != 0:
 		return refusal.New(refusal.AccountRoleTooHigh)
@@ -254,32 +281,6 @@ func (s *Service) Bootstrap(ctx context.Context, token string) (bool, error) {
 	}, s.now())
 }
 
-// RenewToken replaces a user's access token and returns the new one. Users may
-// renew their own, the command line anyone's. It refuses with refusal.TooBusy
-// who renews without end.
-func (s *Service) RenewToken(ctx context.Context, by Actor, id int64) (string, error) {
-	if by.ID != 0 && by.ID != id {
-		return "", refusal.New(refusal.Forbidden)
-	}
-	if by.ID != 0 {
-		// Each is an entry of the ledger, with a commit of its own.
-		if e, ok := errors.AsType[*refusal.Error](s.renewals.Known(guess.Account(by.ID))); ok {
-			return "", refusal.Later(refusal.TooBusy, e.RetryAfter)
-		}
-		s.renewals.Note(guess.Account(by.ID))
-	}
-	token := NewToken()
-	return token, s.store.SetToken(ctx, id, HashToken(token), by, s.now())
-}
-
-// SetStatus enables or disables a user, for the command line.
-func (s *Service) SetStatus(ctx context.Context, by Actor, id int64, status Status) error {
-	if err := by.MustBe(RoleRoot); err != nil {
-		return err
-	}
-	return s.store.SetUserStatus(ctx, id, status, by, s.now())
-}
-
 // ByName finds a user by username, for the command line.
 func (s *Service) ByName(ctx context.Context, by Actor, username string) (User, error) {
 	if err := by.MustBe(RoleAdmin); err != nil {
@@ -309,7 +310,7 @@ func (s *Service) Remember(ctx context.Context, once *Once) error {
 	return s.store.Remember(ctx, once)
 }
 
-// Forget drops answers and sessions that are past their time, in bounded
+// Forget drops answers, sessions and links that are past their time, in bounded
 // steps, until none is left or ctx ends.
 func (s *Service) Forget(ctx context.Context) error {
 	for {

@@ -11,11 +11,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/text/language"
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/fleet"
@@ -23,6 +22,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // Config is what the API needs of the program around it.
@@ -91,6 +91,17 @@ func (s *server) plainRoutes() []plainRoute {
 	}
 }
 
+// Serves reports whether a path is one of the API's: all that begin like a route
+// of it.
+func Serves(path string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	switch first {
+	case "api", "mqtt", "healthz", "readyz", "metrics", "openapi.yaml", "docs":
+		return true
+	}
+	return false
+}
+
 // access is who may call a route.
 type access int
 
@@ -123,12 +134,11 @@ type server struct {
 	mux       *http.ServeMux
 	metrics   *metrics
 	refusals  map[refusal.Code]refusalAnswer
-	hints     map[hint]words
-	languages language.Matcher
+	hints     map[hint]web.Words
+	languages web.Matcher
+	addresses *web.Addresses
 	places    chan struct{} // for large bodies
 	runs      runs
-
-	warnedForwarded, warnedUnforwarded atomic.Bool
 }
 
 // New returns the API as one handler.
@@ -139,7 +149,8 @@ func New(c Config) http.Handler {
 		metrics:   newMetrics(c.Registry, c.Version),
 		refusals:  refusalAnswers(),
 		hints:     hints(),
-		languages: newMatcher(),
+		languages: web.NewMatcher(),
+		addresses: web.NewAddresses(c.Log, c.TrustedProxies),
 		places:    make(chan struct{}, largeBodies),
 		runs:      runs{bodies: make(map[account.Hash]account.Hash)},
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // call is one request on its way through, and the writer of its answer. The
@@ -35,7 +36,7 @@ type call struct {
 	metrics *routeMetrics
 	plain   bool
 
-	lang   tongue
+	lang   web.Tongue
 	user   account.User // zero for anyone
 	body   []byte       // once read
 	placed bool         // in one of the places for large bodies
@@ -48,9 +49,9 @@ type call struct {
 // ServeHTTP is the one adapter between the mux and the handlers.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{ResponseWriter: w, s: s, r: withoutSlash(r), start: s.Now(), id: requestID()}
-	c.address = s.clientAddress(r)
+	c.address = s.addresses.Of(r)
 	c.surface = surfaceOf(c.r.URL.Path)
-	c.lang = s.language(r.Header, c.surface.tongue())
+	c.lang = s.languages.Match(r.Header, c.surface.tongue())
 	v := []string{c.id, "nosniff"}
 	w.Header()["X-Request-Id"], w.Header()["X-Content-Type-Options"] = v[0:1:1], v[1:2:2]
 	s.mux.ServeHTTP(c, c.r)
@@ -205,7 +206,7 @@ func (c *call) write(a answer) {
 	c.code = a.code
 	h := c.Header()
 	// One allocation for all that every answer has, instead of one each.
-	v := []string{c.surface.contentType(&a), "no-store", "Accept-Language", a.lang.tag()}
+	v := []string{c.surface.contentType(&a), "no-store", "Accept-Language", a.lang.Tag()}
 	h["Content-Type"], h["Cache-Control"] = v[0:1:1], v[1:2:2]
 	h["Vary"], h["Content-Language"] = v[2:3:3], v[3:4:4]
 	if a.status == http.StatusNoContent {

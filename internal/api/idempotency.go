@@ -15,6 +15,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // uniqueKeyMax bounds an Idempotency-Key, in bytes.
@@ -222,11 +223,11 @@ func restored(b []byte) (answer, error) {
 	}
 	status, err1 := strconv.Atoi(string(f[0]))
 	lang, err2 := strconv.Atoi(string(f[1]))
-	if errors.Join(err1, err2) != nil || lang < 0 || lang >= int(tongues) {
+	if errors.Join(err1, err2) != nil || lang < 0 || lang >= int(web.Tongues) {
 		return answer{}, errStoredAnswer
 	}
 	return answer{
-		status: status, lang: tongue(lang), code: refusal.Code(f[2]), location: location, body: body, replayed: true,
+		status: status, lang: web.Tongue(lang), code: refusal.Code(f[2]), location: location, body: body, replayed: true,
 	}, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/enginetest"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 func withKey(r request, key string) request {
@@ -334,12 +335,12 @@ func rotate(ctx context.Context, w *world) error {
 }
 
 func TestStoredAnswers(t *testing.T) {
-	a := answer{status: 200, lang: japanese, code: refusal.RedemptionUsed, body: []byte("{\n}")}
+	a := answer{status: 200, lang: web.Japanese, code: refusal.RedemptionUsed, body: []byte("{\n}")}
 	got, err := restored(a.stored())
-	if err != nil || got.status != 200 || got.lang != japanese || got.code != a.code || string(got.body) != "{\n}" || !got.replayed {
+	if err != nil || got.status != 200 || got.lang != web.Japanese || got.code != a.code || string(got.body) != "{\n}" || !got.replayed {
 		t.Errorf("%+v %v", got, err)
 	}
-	a = answer{status: 201, lang: english, location: "/api/v1/merchants/5", body: []byte("{}")}
+	a = answer{status: 201, lang: web.English, location: "/api/v1/merchants/5", body: []byte("{}")}
 	got, err = restored(a.stored())
 	if err != nil || got.status != 201 || got.location != a.location || got.code != "" || string(got.body) != "{}" {
 		t.Errorf("%+v %v", got, err)

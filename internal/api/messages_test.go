@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // codes is every refusal.Code, as its package declares them.
@@ -45,18 +46,18 @@ func codes(t *testing.T) []refusal.Code {
 }
 
 func TestEveryCodeHasWordsAndStatus(t *testing.T) {
-	texts, status, answers := messages(), statuses(), refusalAnswers()
+	texts, status, answers := web.Messages(), web.Statuses(), refusalAnswers()
 	all := codes(t)
 	for _, code := range all {
 		checkWords(t, string(code), texts[code])
 		on := status[code]
-		if on.dropIn == 0 || on.dropIn >= 500 {
-			t.Errorf("%s is answered with %d", code, on.dropIn)
+		if on.DropIn == 0 || on.DropIn >= 500 {
+			t.Errorf("%s is answered with %d", code, on.DropIn)
 		}
-		if on.v1 < 400 || on.v1 >= 500 && on.v1 != 503 {
-			t.Errorf("%s is answered with %d under /api/v1", code, on.v1)
+		if on.HTTP < 400 || on.HTTP >= 500 && on.HTTP != 503 {
+			t.Errorf("%s is answered with %d under /api/v1", code, on.HTTP)
 		}
-		for l := range tongues {
+		for l := range web.Tongues {
 			if len(answers[code].bodies[l]) == 0 {
 				t.Errorf("%s has no answer", code)
 			}
@@ -67,31 +68,31 @@ func TestEveryCodeHasWordsAndStatus(t *testing.T) {
 	}
 	for h, w := range hints() {
 		checkWords(t, "hint "+strconv.Itoa(int(h)), w)
-		if n := strings.Count(w.zh, "%s"); strings.Count(w.ja, "%s") != n || strings.Count(w.en, "%s") != n {
+		if n := strings.Count(w.ZH, "%s"); strings.Count(w.JA, "%s") != n || strings.Count(w.EN, "%s") != n {
 			t.Errorf("hint %d names the member in some languages only", h)
 		}
 	}
 }
 
-func checkWords(t *testing.T, name string, w words) {
+func checkWords(t *testing.T, name string, w web.Words) {
 	t.Helper()
 	has := func(s string, tables ...*unicode.RangeTable) bool {
 		return strings.ContainsFunc(s, func(r rune) bool { return unicode.In(r, tables...) })
 	}
-	if !has(w.zh, unicode.Han) || has(w.zh, unicode.Hiragana, unicode.Katakana) {
-		t.Errorf("%s: %q is not Chinese", name, w.zh)
+	if !has(w.ZH, unicode.Han) || has(w.ZH, unicode.Hiragana, unicode.Katakana) {
+		t.Errorf("%s: %q is not Chinese", name, w.ZH)
 	}
-	if !has(w.ja, unicode.Hiragana, unicode.Katakana) {
-		t.Errorf("%s: %q is not Japanese", name, w.ja)
+	if !has(w.JA, unicode.Hiragana, unicode.Katakana) {
+		t.Errorf("%s: %q is not Japanese", name, w.JA)
 	}
-	if w.en == "" || has(w.en, unicode.Han, unicode.Hiragana, unicode.Katakana) {
-		t.Errorf("%s: %q is not English", name, w.en)
+	if w.EN == "" || has(w.EN, unicode.Han, unicode.Hiragana, unicode.Katakana) {
+		t.Errorf("%s: %q is not English", name, w.EN)
 	}
 }
 
 // TestQuotedMessages: clients compare these.
 func TestQuotedMessages(t *testing.T) {
-	texts := messages()
+	texts := web.Messages()
 	for code, zh := range map[refusal.Code]string{ //nolint:exhaustive // only those that the API documents
 		refusal.RedemptionListFailed:    "获取兑换码列表失败",
 		refusal.RedemptionSearchFailed:  "搜索兑换码失败",
@@ -108,8 +109,8 @@ func TestQuotedMessages(t *testing.T) {
 		refusal.RedemptionDisabled:      "该兑换码已被禁用",
 		refusal.RedemptionExpired:       "该兑换码已过期",
 	} {
-		if texts[code].zh != zh {
-			t.Errorf("%s: %q, want %q", code, texts[code].zh, zh)
+		if texts[code].ZH != zh {
+			t.Errorf("%s: %q, want %q", code, texts[code].ZH, zh)
 		}
 	}
 }
@@ -131,9 +132,9 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document lists\n%v, there are\n%v", listed, all)
 	}
 	described, _ := schema.Extensions["x-enum-descriptions"].(map[string]any)
-	for code, w := range messages() {
-		if described[string(code)] != w.en {
-			t.Errorf("%s: the document says %v, the program %q", code, described[string(code)], w.en)
+	for code, w := range web.Messages() {
+		if described[string(code)] != w.EN {
+			t.Errorf("%s: the document says %v, the program %q", code, described[string(code)], w.EN)
 		}
 	}
 	var documented, routed []string

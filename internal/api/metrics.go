@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // noRoute stands for the route of requests that have none.
@@ -46,7 +47,7 @@ func newMetrics(reg *prometheus.Registry, version string) *metrics {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "scrip_refusals_total", Help: "HTTP requests refused, by the code of the refusal.",
 	}, []string{"code"})
-	for code := range messages() {
+	for code := range web.Messages() {
 		m.refusals[code] = refused.WithLabelValues(string(code))
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{

@@ -12,6 +12,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // no is one request of /api/v1 that is refused.
@@ -235,12 +236,12 @@ func TestV1Refusals(t *testing.T) {
 	faulty(fault{hint: hintTruth, name: "allow_more"}, order("10000001", `,"allow_more":1`))
 
 	before := w.shown(t)
-	texts, faults := messages(), hints()
+	texts, faults := web.Messages(), hints()
 	for _, n := range every {
 		name := fmt.Sprintf("%s %s %.60q %s", n.method, n.path, n.body, n.code)
 		t.Run(name, func(t *testing.T) {
-			for accept, lang := range map[string]tongue{"": english, "en": english, "ja": japanese, "zh-CN": chinese} {
-				want := texts[n.code].in(lang)
+			for accept, lang := range map[string]web.Tongue{"": web.English, "en": web.English, "ja": web.Japanese, "zh-CN": web.Chinese} {
+				want := texts[n.code].In(lang)
 				if n.fault != nil {
 					want = n.fault.in(faults, lang)
 				}
@@ -252,7 +253,7 @@ func TestV1Refusals(t *testing.T) {
 				r.header["Accept-Language"] = []string{accept}
 				r.broken = true
 				got := w.do(t, r)
-				if got.status != n.status || got.Code != n.code || got.Message != want || got.header.Get("Content-Language") != lang.tag() {
+				if got.status != n.status || got.Code != n.code || got.Message != want || got.header.Get("Content-Language") != lang.Tag() {
 					t.Errorf("%q: answered %d %s, want %d %s %s", accept, got.status, got.text, n.status, n.code, want)
 				}
 			}

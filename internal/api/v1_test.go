@@ -13,6 +13,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // began is how /api/v1 writes the time at which every test begins.
@@ -342,7 +343,7 @@ func TestV1Access(t *testing.T) {
 				r := r
 				r.as, r.header = member{}, h
 				got := w.do(t, r)
-				(&scenario{status: 401, code: refusal.Unauthenticated, message: hints()[hintBearer].en, hasNot: secrets}).check(t, got)
+				(&scenario{status: 401, code: refusal.Unauthenticated, message: hints()[hintBearer].EN, hasNot: secrets}).check(t, got)
 				if t.Failed() {
 					t.Fatal("with", name)
 				}
@@ -413,16 +414,16 @@ func TestV1NoSuchRoute(t *testing.T) {
 // TestV1Languages: what is not asked for in Chinese or Japanese is English.
 func TestV1Languages(t *testing.T) {
 	w := newWorld(t, options{})
-	texts := messages()[refusal.MerchantNotFound]
-	for accept, want := range map[string]tongue{
-		"": english, "en": english, "fr": english, "*": english, "xx": english, "garbage;;;q=": english, strings.Repeat("zh,", 300): english,
-		"zh": chinese, "zh-CN,zh;q=0.9,en;q=0.8": chinese, "zh-TW": chinese, "fr-FR, zh;q=0.5, ja;q=0.4": chinese,
-		"ja": japanese, "ja-JP,ja;q=0.9,en-US;q=0.8": japanese,
+	texts := web.Messages()[refusal.MerchantNotFound]
+	for accept, want := range map[string]web.Tongue{
+		"": web.English, "en": web.English, "fr": web.English, "*": web.English, "xx": web.English, "garbage;;;q=": web.English, strings.Repeat("zh,", 300): web.English,
+		"zh": web.Chinese, "zh-CN,zh;q=0.9,en;q=0.8": web.Chinese, "zh-TW": web.Chinese, "fr-FR, zh;q=0.5, ja;q=0.4": web.Chinese,
+		"ja": web.Japanese, "ja-JP,ja;q=0.9,en-US;q=0.8": web.Japanese,
 	} {
 		r := w.v1("GET", "/merchants/77", "")
 		r.header = http.Header{"Accept-Language": {accept}}
 		got := w.do(t, r)
-		if got.Message != texts.in(want) || got.header.Get("Content-Language") != want.tag() || got.header.Get("Vary") != "Accept-Language" {
+		if got.Message != texts.In(want) || got.header.Get("Content-Language") != want.Tag() || got.header.Get("Vary") != "Accept-Language" {
 			t.Errorf("%q: %s in %q", accept, got.text, got.header.Get("Content-Language"))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/config"
 	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
@@ -28,6 +29,7 @@ type engine interface {
 	fleet.Store
 	pickup.Store
 	delivery.Store
+	figures.Store
 	Keys() *keyring.Keys
 	Rotate(ctx context.Context, progress func(done, total int64)) error
 	Export(ctx context.Context, do func(sqlstore.Source) error) error

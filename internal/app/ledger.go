@@ -67,6 +67,24 @@ func (s *store) ledgerKey(ctx context.Context) (key []byte, err error) {
 	return key, err
 }
 
+// verify walks the whole ledger. Progress is called now and then with how many
+// entries it has walked, and how many there were when it began.
+func (s *store) verify(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
+	key, err := s.ledgerKey(ctx)
+	if err != nil {
+		return account.Report{}, err
+	}
+	heads, err := s.engine.Heads(ctx)
+	if err != nil {
+		return account.Report{}, err
+	}
+	var total int64
+	for _, h := range heads {
+		total += h.Count
+	}
+	return account.Verify(ctx, s.engine, key, nil, func(done int64) { progress(done, total) })
+}
+
 func (c *ledgerVerify) print(w io.Writer, r account.Report) error {
 	var err error
 	switch {

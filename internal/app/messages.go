@@ -30,10 +30,11 @@ func sentences() []refusalText {
 		{refusal.AccountNotFound, "there is no such user: see scrip user list"},
 		{refusal.AccountNameTaken, "that username is taken: choose another"},
 		{refusal.AccountNameInvalid, "that is not a username: use 1 to 64 characters, without spaces"},
-		{refusal.AccountPassword, "that is not a password: use 8 to 256 bytes of text"},
+		{refusal.AccountPassword, "that is not a password: use 8 to 128 characters"},
 		{refusal.AccountRole, "that is not a role: use user or admin"},
 		{refusal.AccountQuota, "a quota cannot be negative: use 0 or more"},
 		{refusal.AccountLastRoot, "the last enabled root account cannot be disabled"},
+		{refusal.AccountDisabled, "that user is disabled: see scrip user enable"},
 		{refusal.AccountBalanceFull, "the balance would be more than 64 bits hold: use a smaller quota"},
 
 		{refusal.MerchantNotFound, "there is no such merchant: see scrip merchant list"},

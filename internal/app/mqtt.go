@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/pickup"
+	"github.com/scrip-codes/scrip/internal/web"
 )
 
 // machines is the part of the server that is for vending machines: the use
@@ -34,6 +36,9 @@ type machines struct {
 	// What sends: through a broker of ours, or another one; nil for neither.
 	outbox *delivery.Outbox
 	relay  *delivery.Relay
+
+	// overWeb is MQTT over WebSocket; nil if no MQTT is served or used.
+	overWeb *broker.Web
 
 	stopBroker func() error
 	stopJobs   context.CancelFunc
@@ -103,6 +108,7 @@ func (m *machines) startEmbedded(ctx, work context.Context, c *config.Config, re
 		return "", fmt.Errorf("starting the MQTT broker: %w", err)
 	}
 	m.stopBroker = b.Close
+	m.overWeb = b.Web(web.NewAddresses(m.log, c.TrustedProxies).Of)
 	m.jobs.Go(func() { m.outbox.Run(work, b) })
 	return address("mqtt", l, c.MQTTCertificate != nil), nil
 }
@@ -124,6 +130,7 @@ func (m *machines) startExternal(
 		b.Close()
 		return nil
 	}
+	m.overWeb = b.Web(web.NewAddresses(m.log, c.TrustedProxies).Of)
 	m.jobs.Go(func() { m.relay.Run(work, b) })
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), nil
 }
@@ -132,12 +139,25 @@ func (m *machines) startExternal(
 // were connected here, that none is any more.
 func (m *machines) stop(ctx context.Context) error {
 	err := m.stopBroker()
+	if m.overWeb != nil {
+		m.overWeb.Close()
+	}
 	m.stopJobs()
 	m.jobs.Wait()
 	if m.outbox != nil {
 		err = errors.Join(err, m.store.Begin(ctx))
 	}
 	return err
+}
+
+// web serves MQTT over WebSocket, once start has returned.
+func (m *machines) web() http.Handler {
+	if m.overWeb != nil {
+		return m.overWeb
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "This server serves no MQTT: SCRIP_MQTT_ADDR is off, and SCRIP_MQTT_URL is not set.", http.StatusNotFound)
+	})
 }
 
 // mayAsk is what the broker may ask of the API that is used instead of ours.

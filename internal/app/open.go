@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
+	"net/url"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -20,6 +23,8 @@ type store struct {
 	engine
 	accounts *account.Service
 	secrets  int // how many are listed
+	// newRoot is set if root was made, with a token that was printed.
+	newRoot bool
 }
 
 // opening says how a command opens the database.
@@ -64,7 +69,7 @@ func open(ctx context.Context, c *config.Config, o opening) (*store, error) {
 	if o.limited {
 		logins = limiter(c, "logins", db)
 	}
-	s := &store{db, account.NewService(db, logins, now), len(secrets)}
+	s := &store{engine: db, accounts: account.NewService(db, logins, now), secrets: len(secrets)}
 	if o.write {
 		if err := s.bootstrap(ctx, c, o.token); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -97,6 +102,7 @@ func (s *store) bootstrap(ctx context.Context, c *config.Config, w io.Writer) er
 		return err
 	}
 	if made && given == "" {
+		s.newRoot = true
 		_, err = fmt.Fprintf(w, "Access token of root (user id 1), shown only this once: %s\n", token)
 		return err
 	}
@@ -108,6 +114,38 @@ func (s *store) bootstrap(ctx context.Context, c *config.Config, w io.Writer) er
 		}
 	}
 	return err
+}
+
+// welcome prints a link that sets the password of root, whom the first start has
+// just made. If it is lost, "scrip user link root" makes another.
+func (s *store) welcome(ctx context.Context, w io.Writer, address string, secure bool) error {
+	root, err := s.accounts.ByName(ctx, account.Operator(), "root")
+	if err != nil {
+		return err
+	}
+	link, _, err := s.accounts.NewLink(ctx, account.Operator(), root.ID)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "Link that sets root's password, once, within 24 hours: %s\n", welcomeURL(address, secure, link))
+	return err
+}
+
+// welcomeURL is where the console sets a password by a link. An address that means
+// all of this machine's is written as the one that works on it.
+func welcomeURL(address string, secure bool, link string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		host, port = address, ""
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port), Path: "/welcome/" + link}
+	if secure {
+		u.Scheme = "https"
+	}
+	return u.String()
 }
 
 // openFor opens the database for a command other than serve: warnings and a

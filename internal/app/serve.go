@@ -19,6 +19,8 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/api"
 	"github.com/scrip-codes/scrip/internal/config"
+	"github.com/scrip-codes/scrip/internal/console"
+	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
@@ -38,6 +40,10 @@ const (
 	sweepEvery        = time.Second
 	forgetEvery       = time.Minute
 	checkpointEvery   = time.Minute
+	foldEvery         = time.Second
+	noteEvery         = 10 * time.Second
+	recountEvery      = 10 * time.Second // to look whether it is time to
+	refreshEvery      = 5 * time.Second
 	repeatedErrorRest = time.Minute
 )
 
@@ -45,7 +51,8 @@ type serveCommand struct{}
 
 // Help is shown with the command's flags.
 func (*serveCommand) Help() string {
-	return "The first start makes the database, the secret that locks it and the account root, whose access token it prints once."
+	return "The first start makes the database, the secret that locks it and the account root. It prints root's access token, " +
+		"and a link that sets root's password, once."
 }
 
 // Run serves until the first interrupt, then finishes what is under way.
@@ -107,8 +114,31 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	redemptions := redemption.NewService(s.engine, s.Keys(), limiter(c, "redeems", s.engine), now)
+	overview := figures.NewService(s.engine, now)
 	var serving atomic.Bool
-	server := newServer(log, api.New(api.Config{
+	people, err := console.New(console.Config{
+		Accounts:       s.accounts,
+		Redemptions:    redemptions,
+		Fleet:          machines.fleet,
+		Pickups:        machines.pickups,
+		Figures:        overview,
+		Keys:           s.Keys(),
+		Log:            log,
+		Now:            now,
+		TrustedProxies: c.TrustedProxies,
+		SecureCookies:  c.Certificate != nil,
+		Work:           work,
+		Version:        p.Version,
+		MQTTAddress:    mqttAddress,
+		Database:       kind(c),
+		GuessLimit:     c.GuessLimit,
+		GuessWindow:    c.GuessWindow,
+		Verify:         s.verify,
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	programs := api.New(api.Config{
 		Accounts:       s.accounts,
 		Redemptions:    redemptions,
 		Fleet:          machines.fleet,
@@ -123,7 +153,8 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		SecureCookies:  c.Certificate != nil,
 		Version:        p.Version,
 		MQTT:           machines.mayAsk(c),
-	}))
+	})
+	server := newServer(log, both(programs, people))
 	var jobs sync.WaitGroup
 	jobs.Go(func() { limitMemory(work) })
 	for _, j := range []job{
@@ -131,8 +162,16 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		{"sweeping expired pickup codes", sweepEvery, machines.pickups.Sweep},
 		{"forgetting old answers and sessions", forgetEvery, s.accounts.Forget},
 		{"tying the ledger's lanes together", checkpointEvery, s.checkpoint},
+		{"adding up activity", foldEvery, overview.Fold},
+		{"noting who is online", noteEvery, overview.NotePresence},
+		{"counting what codes are worth", recountEvery, overview.Recount},
 	} {
 		jobs.Go(func() { every(work, j.every, log, j.what, duties.once(j.what, j.every, j.do)) })
+	}
+	for _, refresh := range []func(context.Context) error{
+		s.accounts.RefreshGuesses, redemptions.RefreshGuesses, machines.fleet.RefreshGuesses,
+	} {
+		jobs.Go(func() { every(work, refreshEvery, log, "asking whose guesses were forgiven", refresh) })
 	}
 	defer func() {
 		stopWork()
@@ -145,6 +184,11 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	r := &running{
 		HTTP: address("http", listener, c.Certificate != nil), MQTT: mqttAddress,
 		accounts: s.accounts, redemptions: redemptions, machines: machines,
+	}
+	if s.newRoot {
+		if err := s.welcome(ctx, p.Stdout, listener.Addr().String(), c.Certificate != nil); err != nil {
+			return errors.Join(err, server.Close())
+		}
 	}
 	log.InfoContext(ctx, "ready", "address", r.HTTP, "mqtt", r.MQTT)
 	if ready != nil {
@@ -164,6 +208,17 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+// both is HTTP for programs and for people.
+func both(programs, people http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if api.Serves(r.URL.Path) {
+			programs.ServeHTTP(w, r)
+			return
+		}
+		people.ServeHTTP(w, r)
+	})
 }
 
 // limiter limits the guesses at what name says, of all servers together if the
@@ -276,6 +331,14 @@ func where(c *config.Config) string {
 		}
 	}
 	return c.Database
+}
+
+// kind is the name of the database's kind.
+func kind(c *config.Config) string {
+	if c.Embedded() {
+		return "SQLite"
+	}
+	return "PostgreSQL"
 }
 
 // every runs do at intervals until ctx ends. An error that repeats is logged

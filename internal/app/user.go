@@ -15,6 +15,7 @@ type userCommands struct {
 	Create  userCreate  `cmd:"" help:"Create an account and print its access token."`
 	List    userList    `cmd:"" help:"List the accounts."`
 	Token   userToken   `cmd:"" help:"Give an account a new access token. The old one is dead at once."`
+	Link    userLink    `cmd:"" help:"Print a link that sets an account's password, once, within 24 hours. The one before is dead at once."`
 	Disable userDisable `cmd:"" help:"Disable an account."`
 	Enable  userEnable  `cmd:"" help:"Enable an account again."`
 }
@@ -134,6 +135,43 @@ func (c *userToken) Run(ctx context.Context, p *program) error {
 			return printJSON(p.Stdout, newTokenJSON{u.ID, u.Username, token})
 		}
 		_, err = fmt.Fprintf(p.Stdout, "New access token of user %d, %s, shown only this once: %s\n", u.ID, u.Username, token)
+		return err
+	})
+}
+
+type userLink struct {
+	Name string `arg:"" help:"Username."`
+	JSON bool   `help:"Print JSON."`
+}
+
+// newLinkJSON is what a command prints that made a link.
+type newLinkJSON struct {
+	ID       int64  `json:"id"`
+	Username string `json:"username"`
+	Link     string `json:"link"`
+	EndTime  int64  `json:"end_time"`
+}
+
+// Run makes a link that sets a password.
+func (c *userLink) Run(ctx context.Context, p *program) error {
+	cfg, err := p.configure()
+	if err != nil {
+		return err
+	}
+	return p.with(ctx, opening{write: true}, func(s *store) error {
+		u, err := s.accounts.ByName(ctx, account.Operator(), c.Name)
+		if err != nil {
+			return err
+		}
+		link, ends, err := s.accounts.NewLink(ctx, account.Operator(), u.ID)
+		if err != nil {
+			return err
+		}
+		at := welcomeURL(cfg.HTTPAddr, cfg.Certificate != nil, link)
+		if c.JSON {
+			return printJSON(p.Stdout, newLinkJSON{u.ID, u.Username, at, ends.Unix()})
+		}
+		_, err = fmt.Fprintf(p.Stdout, "Link that sets the password of user %d, %s, once, until %s UTC: %s\n", u.ID, u.Username, stamp(ends), at)
 		return err
 	})
 }

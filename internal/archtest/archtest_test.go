@@ -39,7 +39,7 @@ const anyOfOurs = "*"
 // it fails: whoever adds a package decides here what it may know.
 func rules() map[string]rule {
 	domain := []string{
-		"internal/account", "internal/delivery", "internal/fleet", "internal/guess",
+		"internal/account", "internal/delivery", "internal/figures", "internal/fleet", "internal/guess",
 		"internal/keyring", "internal/pickup", "internal/redemption", "internal/refusal",
 	}
 	and := func(packages ...string) []string { return slices.Concat(domain, packages) }
@@ -52,16 +52,19 @@ func rules() map[string]rule {
 
 		"internal/config": {},
 
-		"internal/api":     {ours: domain, tests: []string{"internal/enginetest", "internal/storetest"}},
-		"internal/console": {ours: domain, tests: []string{"internal/enginetest", "internal/storetest"}},
+		"internal/web":     {ours: []string{"internal/refusal"}},
+		"internal/api":     {ours: and("internal/web"), tests: []string{"internal/enginetest", "internal/storetest"}},
+		"internal/console": {ours: and("internal/web", "internal/sheet"), tests: []string{"internal/enginetest", "internal/storetest"}},
 		"internal/broker":  {ours: and("internal/wire"), tests: []string{"internal/enginetest", "internal/rig", "internal/storetest"}},
 
 		"internal/refusal": {pure: true},
 		"internal/guess":   {pure: true, ours: []string{"internal/refusal"}},
 		"internal/wire":    {pure: true},
+		"internal/sheet":   {pure: true, theirs: []string{"rsc.io/qr"}},
 		"internal/keyring": {pure: true, ours: []string{"internal/refusal"}, theirs: crypto},
 		"internal/account": {pure: true, ours: basics, theirs: crypto},
 		"internal/fleet":   {pure: true, ours: slices.Concat(basics, []string{"internal/account"})},
+		"internal/figures": {pure: true, ours: []string{"internal/account", "internal/refusal"}},
 		"internal/delivery": {
 			pure: true,
 			ours: slices.Concat(basics, []string{"internal/account"}),
@@ -83,9 +86,10 @@ func rules() map[string]rule {
 			ours: []string{"internal/postgres", "internal/rig", "internal/sqlite", "internal/storetest"},
 		},
 
-		"internal/bench":    {ours: and("device", "internal/api", "internal/broker", "internal/postgres", "internal/rig", "internal/sqlite", "internal/wire")},
-		"internal/rig":      {pure: true},
-		"internal/archtest": {},
+		"internal/bench":       {ours: and("device", "internal/api", "internal/broker", "internal/postgres", "internal/rig", "internal/sqlite", "internal/wire")},
+		"internal/rig":         {pure: true},
+		"internal/browsertest": {tests: []string{"internal/rig"}},
+		"internal/archtest":    {},
 
 		"client": {},
 		"device": {ours: []string{"internal/wire"}},

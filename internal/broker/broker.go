@@ -159,16 +159,18 @@ func (b *Embedded) accept() {
 			}
 			continue
 		}
-		c := newConnection(conn)
-		if !b.take(c) {
-			_ = conn.Close() // nobody is there to be told
-			continue
-		}
-		b.running.Go(func() { b.serve(c) })
+		b.adopt(conn)
 	}
 }
 
-// take notes a new connection, unless there are far too many: more than may be
+// adopt serves a new connection, or closes it.
+func (b *Embedded) adopt(conn net.Conn) {
+	if !b.take(newConnection(conn)) {
+		_ = conn.Close() // nobody is there to be told
+	}
+}
+
+// take serves a new connection, unless there are far too many: more than may be
 // connected, with some room for those that are about to take over from another
 // or to be refused.
 func (b *Embedded) take(c *connection) bool {
@@ -182,6 +184,7 @@ func (b *Embedded) take(c *connection) bool {
 		return false
 	}
 	b.accepted[c] = struct{}{}
+	b.running.Go(func() { b.serve(c) })
 	return true
 }
 

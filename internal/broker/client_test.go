@@ -31,6 +31,7 @@ type login struct {
 	clientID     string
 	will         *message
 	hold         bool // acknowledge nothing
+	clean        bool // also with a clientID
 }
 
 // peer is a machine at the other end.
@@ -65,12 +66,20 @@ type version interface {
 
 func newPeer(w *world) *peer {
 	w.Helper()
-	var d net.Dialer
-	conn, err := d.DialContext(w.ctx, "tcp", w.address)
+	conn, err := w.reach()
 	w.check(err)
 	p := &peer{w: w, conn: conn, got: make(chan message, 64), gone: make(chan byte, 1)}
 	w.Cleanup(p.vanish)
 	return p
+}
+
+// reach opens a connection, over WebSocket if that is served.
+func (w *world) reach() (net.Conn, error) {
+	if w.web != "" {
+		return mqtt3.NewWebsocket(w.web, nil, patience, nil, nil)
+	}
+	var d net.Dialer
+	return d.DialContext(w.ctx, "tcp", w.address)
 }
 
 // connect connects a machine, and subscribes it to its topic.
@@ -149,7 +158,7 @@ func (version3) dial(w *world, l login) (*peer, byte) {
 	p := newPeer(w)
 	o := mqtt3.NewClientOptions().AddBroker("tcp://" + w.address).
 		SetClientID(l.clientID).SetUsername(l.no).SetPassword(l.password).
-		SetProtocolVersion(4).SetCleanSession(l.clientID == "").SetAutoReconnect(false).SetConnectTimeout(patience).
+		SetProtocolVersion(4).SetCleanSession(l.clientID == "" || l.clean).SetAutoReconnect(false).SetConnectTimeout(patience).
 		SetAutoAckDisabled(l.hold).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt3.ClientOptions) (net.Conn, error) { return p.conn, nil }).
 		SetDefaultPublishHandler(func(_ mqtt3.Client, m mqtt3.Message) {

@@ -12,3 +12,6 @@ func (b *Embedded) Uplink(machine int64, payload []byte) error {
 	b.mu.Unlock()
 	return b.uplink(c, payload)
 }
+
+// WebMax bounds the connections of a Web.
+const WebMax = webMax

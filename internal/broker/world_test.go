@@ -58,6 +58,7 @@ type world struct {
 	watch    *fleet.Watch
 	broker   *broker.Embedded
 	address  string
+	web      string // where MQTT over WebSocket is served; empty: it is not
 	logs     *logs
 	registry *prometheus.Registry
 	root     account.Actor

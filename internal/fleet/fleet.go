@@ -109,6 +109,21 @@ type Machine struct {
 	Created     time.Time
 }
 
+// FindMax bounds how many machines are found at once.
+const FindMax = 100
+
+// MachineQuery chooses a page of machines. What is not set chooses all.
+type MachineQuery struct {
+	// Search is a part of the name, whatever the case of the letters a-z, or how
+	// the machine_no begins.
+	Search   string
+	Merchant int64
+	Online   *bool
+	Before   int64     // behind the machine with this id; 0: from the newest
+	Limit    int       // FindMax at most
+	At       time.Time // when it is asked who is online; Find sets it
+}
+
 // Online reports whether the machine is online at now.
 func (m *Machine) Online(now time.Time) bool {
 	return m.Presence == Connected || m.Presence >= Heard && now.Sub(m.LastSeen) < SilentFor

@@ -125,20 +125,28 @@ func Open(ring *keyring.Ring, m StoredMerchant) (Merchant, error) {
 func (s *Service) ChangeMerchant(
 	ctx context.Context, by account.Actor, id int64, c MerchantChange,
 ) (m Merchant, err error) {
+	trim(c.Name)
+	return s.editMerchant(ctx, by, id, account.KindMerchantChange, c.Apply)
+}
+
+// editMerchant changes a merchant as apply says, and writes an entry of that kind
+// if there is a detail to it.
+func (s *Service) editMerchant(
+	ctx context.Context, by account.Actor, id int64, kind account.Kind, apply func(Merchant) (Merchant, string),
+) (m Merchant, err error) {
 	if err := by.MustBe(account.RoleAdmin); err != nil {
 		return Merchant{}, err
 	}
-	trim(c.Name)
 	err = s.keys.Use(ctx, func(ring *keyring.Ring) error {
 		_, err := s.store.ChangeMerchant(ctx, id, Edit[StoredMerchant]{
-			Epoch: ring.Epoch(), By: by, At: s.now(),
+			Kind: kind, Epoch: ring.Epoch(), By: by, At: s.now(),
 			Apply: func(old StoredMerchant) (StoredMerchant, string, error) {
 				opened, err := Open(ring, old)
 				if err != nil {
 					return old, "", err
 				}
 				var detail string
-				if m, detail = c.Apply(opened); detail == "" {
+				if m, detail = apply(opened); detail == "" {
 					return old, "", nil
 				}
 				return StoredMerchant{m, ring.Seal(appKeyContext(id), []byte(m.AppKey))}, detail, m.check()
@@ -185,6 +193,15 @@ func (s *Service) Machines(ctx context.Context, by account.Actor, before int64, 
 		return nil, err
 	}
 	return s.store.Machines(ctx, before, limit)
+}
+
+// Find lists the machines that q chooses, newest first, for an admin.
+func (s *Service) Find(ctx context.Context, by account.Actor, q MachineQuery) ([]Machine, error) {
+	if err := by.MustBe(account.RoleAdmin); err != nil {
+		return nil, err
+	}
+	q.Search, q.Limit, q.At = strings.TrimSpace(q.Search), min(q.Limit, FindMax), s.now()
+	return s.store.FindMachines(ctx, q)
 }
 
 // ChangeMachine changes a machine and returns it as it is then.
@@ -297,7 +314,7 @@ func (s *Service) Login(ctx context.Context, no, password, address string) (Mach
 	}
 	// Together, not each by itself: one machine with a wrong password must not
 	// lock out all behind its address, nor somebody far away a machine.
-	subject := guess.Address(address) + " " + no
+	subject := guess.Machine(no, address)
 	if err := s.logins.Admit(ctx, subject); err != nil {
 		return Machine{}, err
 	}

@@ -35,6 +35,10 @@ type Store interface {
 	Machine(ctx context.Context, no string) (Machine, error)
 	// Machines lists machines.
 	Machines(ctx context.Context, before int64, limit int) ([]Machine, error)
+	// MachineNames finds what machines are called, those too that are no more.
+	MachineNames(ctx context.Context, ids []int64) (map[int64]Named, error)
+	// FindMachines lists the machines that q chooses. It may look at every machine.
+	FindMachines(ctx context.Context, q MachineQuery) ([]Machine, error)
 	// ChangeMachine is to machines what ChangeMerchant is to merchants. Presence
 	// is not changed by it.
 	ChangeMachine(ctx context.Context, no string, e Edit[Machine]) (Machine, error)
@@ -113,6 +117,8 @@ type NewProduct struct {
 
 // Edit is a change to be made to what stands in the database.
 type Edit[T any] struct {
+	// Kind is of the ledger's entry, if not the one for changes. Of merchants only.
+	Kind account.Kind
 	// Apply returns what is to stand there instead, and the ledger's detail; an
 	// empty detail says that nothing changes.
 	Apply func(T) (T, string, error)

@@ -41,9 +41,10 @@ type Limiter struct {
 }
 
 type window struct {
-	key    string
-	start  time.Time
-	failed int64
+	key      string
+	start    time.Time
+	failed   int64
+	forgiven int64
 }
 
 // Store keeps the counts that the Limiters of several servers share. Subjects
@@ -52,18 +53,33 @@ type Store interface {
 	// Guesses finds the counts of those of the subjects that have one which began
 	// after since.
 	Guesses(ctx context.Context, subjects [][]byte, since time.Time) ([]Count, error)
-	// AddGuesses counts one failed guess against each of the subjects, as often as
-	// it is listed: in a window that begins now if there is none, or if it began at
-	// since or before, or after now. Of calls at the same time none is lost, and
-	// in whatever order they list subjects, none fails for the other.
-	AddGuesses(ctx context.Context, subjects [][]byte, now, since time.Time) error
+	// AddGuesses counts one failed guess against the subject of each of the failures,
+	// which are of the Limiters with that name: in a window that begins now if there is
+	// none, or if it began at since or before, or after now. Of calls at the same time
+	// none is lost, and in whatever order they list subjects, none fails for the other.
+	AddGuesses(ctx context.Context, name string, failures []Failure, now, since time.Time) error
+	// WorstGuesses finds the counts of at least that many failed guesses whose
+	// windows began after since, of subjects with a label, of the Limiters with that
+	// name: at most so many, those with most first.
+	WorstGuesses(ctx context.Context, name string, least int64, since time.Time, most int) ([]Count, error)
+	// ForgiveGuesses sets the counts of the subjects to none, and says so in them.
+	ForgiveGuesses(ctx context.Context, subjects [][]byte) error
+}
+
+// Failure is a failed guess.
+type Failure struct {
+	Subject []byte
+	Label   string // what the subject stands for; empty if that is not to be kept
 }
 
 // Count is how many guesses of a subject have failed since its window began.
 type Count struct {
 	Subject []byte
+	Label   string // only from WorstGuesses
 	Began   time.Time
 	Failed  int64
+	// Forgiven is how often the guesses of this window have been forgiven.
+	Forgiven int64
 }
 
 // New returns a Limiter of limit failed guesses a window, which counts in
@@ -150,7 +166,7 @@ func (l *Limiter) Left(subjects ...string) int64 {
 // it. When all is committed it calls Save with what it has noted.
 
 // Subjects are what stands for the subjects in the store, in their order: of one
-// size, no address in clear, and other ones for every name. None if the Limiter
+// size, and other ones for every name. None if the Limiter
 // counts in memory alone, and the store is then not concerned.
 func (l *Limiter) Subjects(subjects ...string) [][]byte {
 	if !l.shared() {
@@ -164,8 +180,8 @@ func (l *Limiter) Subjects(subjects ...string) [][]byte {
 }
 
 // Learn is told counts that stand in the store. Those whose window has passed
-// are ignored, and none makes what memory knows less: what Note has counted may
-// not have come there yet.
+// are ignored, and none makes what memory knows less, unless it was forgiven: what
+// Note has counted may not have come there yet.
 func (l *Limiter) Learn(counts []Count) {
 	if !l.shared() {
 		return
@@ -203,8 +219,12 @@ func (l *Limiter) Save(ctx context.Context, subjects ...string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveFor)
 	defer cancel()
+	failures := make([]Failure, len(subjects))
+	for i, stored := range l.Subjects(subjects...) {
+		failures[i] = Failure{stored, label(subjects[i])}
+	}
 	now := l.now()
-	if err := l.store.AddGuesses(ctx, l.Subjects(subjects...), now, now.Add(-l.window)); err != nil {
+	if err := l.store.AddGuesses(ctx, l.name, failures, now, now.Add(-l.window)); err != nil {
 		return fmt.Errorf("counting a failed guess: %w", err)
 	}
 	return nil
@@ -244,6 +264,10 @@ func (l *Limiter) learn(counts []Count, now time.Time) {
 		w := l.live(string(c.Subject), now)
 		if w == nil {
 			w = l.begin(string(c.Subject), c.Began)
+		}
+		if c.Forgiven > w.forgiven { // what memory knows is of before that
+			w.start, w.failed, w.forgiven = c.Began, c.Failed, c.Forgiven
+			continue
 		}
 		// Servers do not agree to the millisecond when a window began. The earlier
 		// is right: a later one would lock out for longer with the guesses of before.
@@ -317,7 +341,11 @@ func Address(text string) string {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
 		p, _ := a.Prefix(64)
-		a = p.Addr()
+		return "a" + p.String()
 	}
-	return "a" + string(a.AsSlice())
+	return "a" + a.String()
 }
+
+// Machine is the subject that stands for a machine's number and an address from
+// which it is tried, together.
+func Machine(no, address string) string { return "m" + no + " " + Address(address) }

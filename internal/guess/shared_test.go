@@ -1,9 +1,11 @@
 package guess_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,11 +18,14 @@ import (
 type database struct {
 	mu     sync.Mutex
 	counts map[string]guess.Count
+	names  map[string]string
 	reads  int
 	err    error // what it fails with
 }
 
-func newDatabase() *database { return &database{counts: map[string]guess.Count{}} }
+func newDatabase() *database {
+	return &database{counts: map[string]guess.Count{}, names: map[string]string{}}
+}
 
 func (d *database) Guesses(ctx context.Context, subjects [][]byte, since time.Time) (counts []guess.Count, err error) {
 	d.mu.Lock()
@@ -34,21 +39,49 @@ func (d *database) Guesses(ctx context.Context, subjects [][]byte, since time.Ti
 	return counts, errors.Join(ctx.Err(), d.err)
 }
 
-func (d *database) AddGuesses(ctx context.Context, subjects [][]byte, now, since time.Time) error {
+func (d *database) AddGuesses(ctx context.Context, name string, failures []guess.Failure, now, since time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := errors.Join(ctx.Err(), d.err); err != nil {
 		return err
 	}
-	for _, s := range subjects {
-		c, ok := d.counts[string(s)]
+	for _, f := range failures {
+		c, ok := d.counts[string(f.Subject)]
 		if !ok || !c.Began.After(since) || c.Began.After(now) {
-			c = guess.Count{Subject: s, Began: now}
+			c = guess.Count{Subject: f.Subject, Label: f.Label, Began: now}
 		}
 		c.Failed++
-		d.counts[string(s)] = c
+		d.counts[string(f.Subject)] = c
+		d.names[string(f.Subject)] = name
 	}
 	return nil
+}
+
+func (d *database) WorstGuesses(
+	ctx context.Context, name string, least int64, since time.Time, most int,
+) (counts []guess.Count, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for s, c := range d.counts {
+		if d.names[s] == name && c.Label != "" && c.Failed >= least && c.Began.After(since) {
+			counts = append(counts, c)
+		}
+	}
+	slices.SortFunc(counts, func(a, b guess.Count) int { return cmp.Compare(b.Failed, a.Failed) })
+	return counts[:min(len(counts), most)], errors.Join(ctx.Err(), d.err)
+}
+
+func (d *database) ForgiveGuesses(ctx context.Context, subjects [][]byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range subjects {
+		if c, ok := d.counts[string(s)]; ok {
+			c.Failed = 0
+			c.Forgiven++
+			d.counts[string(s)] = c
+		}
+	}
+	return errors.Join(ctx.Err(), d.err)
 }
 
 // server is one of several that share a database.

@@ -22,6 +22,19 @@ const (
 	ReuseAfter = 24 * time.Hour
 	// LiveMax bounds the live codes of one machine.
 	LiveMax = 1000
+	// WaitingMax bounds what is counted of a machine's messages that wait.
+	WaitingMax = 1000
+	// MachinesMax bounds the machines of which it is asked at once what waits, and
+	// PageMax the late uses that are listed at once.
+	MachinesMax, PageMax = 100, 100
+	// SilentAmong bounds the machines with messages that wait among which those are
+	// looked for that are silent.
+	SilentAmong = 5000
+	// LateMax is what late uses are counted to.
+	LateMax = 1000
+	// EndedAmong is how many of the newest codes of a machine are looked at for
+	// those that have ended lately.
+	EndedAmong = 1000
 	// digits is how many a code has.
 	digits = 8
 )
@@ -58,14 +71,16 @@ type Code struct {
 	Quantity  int    // pieces
 	// Marked is what was recorded of the code, never StateExpired: that is for
 	// the clock to say, through State.
-	Marked    State
-	LateUse   bool
-	Delivery  Delivery
-	CreatorID int64
-	Created   time.Time
-	Expires   time.Time
-	Used      time.Time // when the server heard of it; zero: not used
-	Withdrawn time.Time // zero: not withdrawn
+	Marked  State
+	LateUse bool
+	// Acknowledged says that somebody has looked at the late use.
+	Acknowledged bool
+	Delivery     Delivery
+	CreatorID    int64
+	Created      time.Time
+	Expires      time.Time
+	Used         time.Time // when the server heard of it; zero: not used
+	Withdrawn    time.Time // zero: not withdrawn
 }
 
 // State is what the code is at now. It expires at Expires, not after it.
@@ -74,6 +89,22 @@ func (c *Code) State(now time.Time) State {
 		return StateExpired
 	}
 	return c.Marked
+}
+
+// Waiting is what a machine has, and what it has not heard.
+type Waiting struct {
+	Live int // codes that are live; LiveMax at most
+	// Queued are the messages that nobody has yet to give to the machine, and Sent
+	// those that it was given, or its broker was, and has not acknowledged: of one
+	// code each; WaitingMax of both at most.
+	Queued, Sent int
+	Oldest       time.Time // since when the oldest of these waits; zero: there is none
+}
+
+// Silent is a machine that is not online, with codes that it has not heard of.
+type Silent struct {
+	fleet.Machine
+	Waiting
 }
 
 // Facts are what decides whether a machine may have another code.

@@ -137,20 +137,95 @@ func (s *Service) List(ctx context.Context, by account.Actor, q Query) (list []C
 	if err := by.MustBe(account.RoleAdmin); err != nil {
 		return nil, err
 	}
+	q.At = s.now()
 	err = s.keys.Use(ctx, func(ring *keyring.Ring) error {
 		rows, err := s.store.Pickups(ctx, q)
 		if err != nil {
 			return err
 		}
-		list = make([]Code, len(rows))
-		for i := range rows {
-			if list[i], err = open(ring, &rows[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+		list, err = openAll(ring, rows)
+		return err
 	})
 	return list, err
+}
+
+func openAll(ring *keyring.Ring, rows []Stored) (list []Code, err error) {
+	list = make([]Code, len(rows))
+	for i := range rows {
+		if list[i], err = open(ring, &rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// Waiting says what waits for machines, by their ids, for an admin: of the first
+// MachinesMax. A machine for which nothing waits, and that has no live codes, is
+// left out.
+func (s *Service) Waiting(ctx context.Context, by account.Actor, machines []int64) (map[int64]Waiting, error) {
+	if err := by.MustBe(account.RoleAdmin); err != nil {
+		return nil, err
+	}
+	return s.store.WaitingOf(ctx, machines[:min(len(machines), MachinesMax)], s.now())
+}
+
+// Silent lists machines that are not online while codes wait for them, those first
+// for which one has waited for longest, MachinesMax at most, for an admin.
+func (s *Service) Silent(ctx context.Context, by account.Actor, limit int) ([]Silent, error) {
+	if err := by.MustBe(account.RoleAdmin); err != nil {
+		return nil, err
+	}
+	return s.store.SilentMachines(ctx, min(limit, MachinesMax), s.now())
+}
+
+// LateUses lists the late uses of all machines that nobody has acknowledged, newest
+// codes first, behind the code with the id before (0: from the newest), and counts
+// all of them, to LateMax. It lists limit at most, and PageMax; with 0 it only
+// counts. It is for an admin.
+func (s *Service) LateUses(
+	ctx context.Context, by account.Actor, before int64, limit int,
+) (list []Code, count int, err error) {
+	if err := by.MustBe(account.RoleAdmin); err != nil {
+		return nil, 0, err
+	}
+	err = s.keys.Use(ctx, func(ring *keyring.Ring) error {
+		rows, n, err := s.store.LateUses(ctx, before, min(limit, PageMax))
+		if err != nil {
+			return err
+		}
+		count = n
+		list, err = openAll(ring, rows)
+		return err
+	})
+	return list, count, err
+}
+
+// AcknowledgeLate records that somebody has looked at the late use of a code, for
+// an admin. What is acknowledged already, or no late use, stays as it is, without
+// an error. It refuses with refusal.PickupNotFound.
+func (s *Service) AcknowledgeLate(ctx context.Context, by account.Actor, id int64) error {
+	if err := by.MustBe(account.RoleAdmin); err != nil {
+		return err
+	}
+	return s.store.AcknowledgeLate(ctx, id, by, s.now())
+}
+
+// AcknowledgeLateOf does that for all late uses of a machine, and reports how many
+// it has acknowledged. It refuses with refusal.MachineNotFound.
+func (s *Service) AcknowledgeLateOf(ctx context.Context, by account.Actor, machineNo string) (count int, err error) {
+	if err := by.MustBe(account.RoleAdmin); err != nil {
+		return 0, err
+	}
+	for {
+		n, err := s.store.AcknowledgeLateOf(ctx, machineNo, by, s.now())
+		count += n
+		if err != nil || n == 0 {
+			return count, err
+		}
+		if err := ctx.Err(); err != nil {
+			return count, err
+		}
+	}
 }
 
 func open(ring *keyring.Ring, c *Stored) (Code, error) {

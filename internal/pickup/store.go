@@ -27,6 +27,25 @@ type Store interface {
 	Pickup(ctx context.Context, id int64) (Stored, error)
 	// Pickups lists a machine's codes, newest first. It refuses with MachineNotFound.
 	Pickups(ctx context.Context, q Query) ([]Stored, error)
+	// WaitingOf says what waits for these machines, and for whom nothing does and
+	// who has no live codes nothing.
+	WaitingOf(ctx context.Context, machines []int64, at time.Time) (map[int64]Waiting, error)
+	// SilentMachines lists machines that are not online, with codes that they have
+	// not heard of: those first for which one has waited for longest. It looks among
+	// SilentAmong of the machines for which something waits.
+	SilentMachines(ctx context.Context, limit int, at time.Time) ([]Silent, error)
+	// LateUses lists those late uses of all machines that nobody has acknowledged,
+	// newest codes first, behind the code with the id before, and counts all of
+	// them, to LateMax.
+	LateUses(ctx context.Context, before int64, limit int) ([]Stored, int, error)
+	// AcknowledgeLate writes that somebody has looked at the late use of a code.
+	// What is no late use, or is acknowledged, stays as it is. It refuses with
+	// PickupNotFound.
+	AcknowledgeLate(ctx context.Context, id int64, by account.Actor, at time.Time) error
+	// AcknowledgeLateOf is a step of AcknowledgeLate for the codes of a machine. It
+	// reports how many it has acknowledged; with none left that is 0. It refuses
+	// with MachineNotFound.
+	AcknowledgeLateOf(ctx context.Context, machineNo string, by account.Actor, at time.Time) (int, error)
 	// Withdraw withdraws a code, as Code.Withdraw says. It refuses so, and with
 	// PickupNotFound. Of the outbox it removes what tells the machine of the code.
 	Withdraw(ctx context.Context, id int64, by account.Actor, at time.Time) error
@@ -82,6 +101,12 @@ type Query struct {
 	Limit     int
 	// LateUse keeps only codes that were used late.
 	LateUse bool
+	// Live keeps only codes that are live.
+	Live bool
+	// Ended keeps only codes that were used or withdrawn, or have expired, then or
+	// later, of the newest EndedAmong; zero: all.
+	Ended time.Time
+	At    time.Time // when it is asked; List sets it
 }
 
 // Report is a machine's word that a code was used.

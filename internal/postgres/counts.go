@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
@@ -31,25 +32,28 @@ const (
 func queueChanges(b *pgx.Batch, changes []sqlstore.Change) {
 	n := len(changes)
 	first, last, name := make([]int64, n), make([]int64, n), make([]int64, n)
-	state, expires, count := make([]int64, n), make([]int64, n), make([]int64, n)
+	state, expires, count, quota := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, ch := range changes {
 		first[i], last[i], name[i] = ch.First, ch.Last, ch.Name
-		state[i], expires[i], count[i] = ch.State, ch.Expires, ch.N
+		state[i], expires[i], count[i], quota[i] = ch.State, ch.Expires, ch.N, ch.Quota
 	}
-	b.Queue(`INSERT INTO redemption_changes (first, last, name_id, state, expires, n) VALUES ($1, $2, $3, $4, $5, $6)`,
-		first, last, name, state, expires, count)
+	b.Queue(`INSERT INTO redemption_changes (first, last, name_id, state, expires, n, quota) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		first, last, name, state, expires, count, quota)
 }
 
-const changeColumns = `first, last, name_id, state, expires, n`
+const changeColumns = `first, last, name_id, state, expires, n, quota`
 
 // eachChange reads the changes in a row of changeColumns.
 func eachChange(row sqlstore.Scanner, do func(sqlstore.Change) error) error {
-	var first, last, name, state, expires, count []int64
-	if err := row.Scan(&first, &last, &name, &state, &expires, &count); err != nil {
+	var first, last, name, state, expires, count, quota []int64
+	if err := row.Scan(&first, &last, &name, &state, &expires, &count, &quota); err != nil {
 		return err
 	}
 	for i := range first {
 		ch := sqlstore.Change{First: first[i], Last: last[i], Name: name[i], State: state[i], Expires: expires[i], N: count[i]}
+		if ch.Untold = quota == nil; !ch.Untold {
+			ch.Quota = quota[i]
+		}
 		if err := do(ch); err != nil {
 			return err
 		}
@@ -131,6 +135,9 @@ func (d *DB) foldSome(ctx context.Context) (rows int64, err error) {
 		}
 		if err := addDue(ctx, t, counts.Due); err != nil {
 			return fmt.Errorf("writing the counts: %w", err)
+		}
+		if err := t.WriteWorth(ctx, counts.Worth); err != nil {
+			return err
 		}
 		return dropNames(ctx, t, gone)
 	})
@@ -222,6 +229,16 @@ func (d *DB) Purge(ctx context.Context, after int64, by account.Actor, at time.T
 		}
 	}
 	return d.Store.Purge(ctx, after, by, at)
+}
+
+// StepPurge implements redemption.Store, as Purge does.
+func (d *DB) StepPurge(ctx context.Context, s redemption.Step) (moved bool, err error) {
+	if s.Job.Place == 0 {
+		if err := d.foldAll(ctx); err != nil {
+			return false, err
+		}
+	}
+	return d.Store.StepPurge(ctx, s)
 }
 
 // Sweep implements redemption.Store, and goes by the counts too.

@@ -44,6 +44,9 @@ func (dialect) Pattern(fragment string) string {
 	}, fragment))
 }
 
+// Bytes implements sqlstore.Dialect. Else the database's locale has a say.
+func (dialect) Bytes(text string) string { return text + ` COLLATE "C"` }
+
 // Salt implements sqlstore.Dialect.
 func (dialect) Salt() string { return `SELECT value FROM key_salt` }
 
@@ -132,6 +135,13 @@ func (dialect) Alone(ctx context.Context, t *sqlstore.Tx) error {
 	}
 	t.Alone = true
 	return t.Row(ctx, selectEpoch).Scan(&t.Epoch)
+}
+
+// LedgerLanes implements sqlstore.Dialect. Ids will not do: of two that are written
+// at the same time the higher may be there first.
+func (dialect) LedgerLanes() (behind, in, place string) {
+	return `SELECT h.lane, coalesce(a.seq, 0) FROM ledger_heads h LEFT JOIN activity_heads a ON a.lane = h.lane
+		WHERE h.count > coalesce(a.seq, 0) ORDER BY h.lane`, `lane = ?1`, `seq`
 }
 
 // Newest implements delivery.Store. Since does not go by ids: of two that are

@@ -109,6 +109,11 @@ func (d *DB) Audit(ctx context.Context, a account.Auditor) error {
 	return d.longRead(ctx, func(s *session) error { return sqlstore.AuditAll(ctx, sqlstore.Conn{Driver: s}, a) })
 }
 
+// Long implements sqlstore.Engine.
+func (d *DB) Long(ctx context.Context, do func(sqlstore.Conn) error) error {
+	return d.longRead(ctx, func(s *session) error { return do(sqlstore.Conn{Driver: s}) })
+}
+
 // longRead calls do with one state of the database, on a connection of its own: it
 // takes as long as it takes, and others have need of the pool.
 func (d *DB) longRead(ctx context.Context, do func(*session) error) error {

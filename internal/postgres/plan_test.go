@@ -96,7 +96,7 @@ type node struct {
 // that.
 func (n *node) walk(limited bool) string {
 	limited = limited || n.Type == "Limit"
-	large := regexp.MustCompile(`^(redemptions|redemption_counts|ledger|users|answers|sessions|guesses|merchants|machines|` +
+	large := regexp.MustCompile(`^(redemptions|redemption_counts|ledger|users|answers|sessions|links|guesses|merchants|machines|` +
 		`products|pickup_codes|outbox|leases)$`).MatchString(n.Relation)
 	if large && (n.Type == "Seq Scan" || strings.HasPrefix(n.Type, "Index") && n.Cond == "" && !limited) {
 		return n.Type + " of " + n.Relation

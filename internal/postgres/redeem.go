@@ -207,7 +207,7 @@ func (d *DB) decide(group []*redeem, found together) (entries []account.Entry, c
 			Kind: account.KindRedeem, AccountID: r.By.ID, FirstID: r.used.id, LastID: r.used.id, Count: 1, Amount: r.used.quota,
 			ActorID: r.By.ID, Address: r.By.Address, At: r.At,
 		})
-		changes = append(changes, sqlstore.Used(r.used.id, r.used.name, r.used.expires)...)
+		changes = append(changes, sqlstore.Used(r.used.id, r.used.name, r.used.expires, r.used.quota)...)
 	}
 	return entries, changes, again
 }

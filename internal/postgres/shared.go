@@ -23,11 +23,11 @@ const (
 	BrokerDuty = "mqtt broker"
 )
 
-const selectGuesses = `SELECT subject, began, failed FROM guesses WHERE subject = ANY($1) AND began > $2`
+const selectGuesses = `SELECT subject, began, failed, forgiven FROM guesses WHERE subject = ANY($1) AND began > $2`
 
 func scanGuess(row sqlstore.Scanner) (c guess.Count, err error) {
 	var began int64
-	err = row.Scan(&c.Subject, &began, &c.Failed)
+	err = row.Scan(&c.Subject, &began, &c.Failed, &c.Forgiven)
 	c.Began = time.UnixMilli(began)
 	return c, err
 }
@@ -53,16 +53,56 @@ func (d *DB) Guesses(ctx context.Context, subjects [][]byte, since time.Time) (c
 
 // AddGuesses implements guess.Store. A count is kept for twice its window, since
 // the clocks of servers differ.
-func (d *DB) AddGuesses(ctx context.Context, subjects [][]byte, now, since time.Time) error {
+func (d *DB) AddGuesses(ctx context.Context, name string, failures []guess.Failure, now, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
 	defer cancel()
-	_, err := d.side.Exec(ctx, `INSERT INTO guesses AS g (subject, began, failed, ends)
-		SELECT s, $2, count(*), $4 FROM unnest($1::bytea[]) AS s GROUP BY s ORDER BY s
+	subjects, labels := make([][]byte, len(failures)), make([]string, len(failures))
+	for i, f := range failures {
+		subjects[i], labels[i] = f.Subject, f.Label
+	}
+	_, err := d.side.Exec(ctx, `INSERT INTO guesses AS g (subject, began, failed, ends, limiter, label)
+		SELECT s, $2, count(*), $4, $5, min(l) FROM unnest($1::bytea[], $6::text[]) AS f (s, l) GROUP BY s ORDER BY s
 		ON CONFLICT (subject) DO UPDATE SET
 			began = CASE WHEN g.began > $3 AND g.began <= $2 THEN g.began ELSE excluded.began END,
 			failed = CASE WHEN g.began > $3 AND g.began <= $2 THEN g.failed ELSE 0 END + excluded.failed,
-			ends = excluded.ends`,
-		subjects, now.UnixMilli(), since.UnixMilli(), now.Add(2*now.Sub(since)).UnixMilli())
+			forgiven = CASE WHEN g.began > $3 AND g.began <= $2 THEN g.forgiven ELSE 0 END,
+			ends = excluded.ends, limiter = excluded.limiter, label = excluded.label`,
+		subjects, now.UnixMilli(), since.UnixMilli(), now.Add(2*now.Sub(since)).UnixMilli(), name, labels)
+	return err
+}
+
+// WorstGuesses implements guess.Store.
+func (d *DB) WorstGuesses(
+	ctx context.Context, name string, least int64, since time.Time, most int,
+) (counts []guess.Count, err error) {
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
+	rows, err := d.side.Query(ctx, `SELECT subject, began, failed, forgiven, label FROM guesses
+		WHERE limiter = $1 AND label <> '' AND failed >= $2 AND began > $3 ORDER BY failed DESC LIMIT $4`,
+		name, least, since.UnixMilli(), most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c guess.Count
+		var began int64
+		if err := rows.Scan(&c.Subject, &began, &c.Failed, &c.Forgiven, &c.Label); err != nil {
+			return nil, err
+		}
+		c.Began = time.UnixMilli(began)
+		counts = append(counts, c)
+	}
+	return counts, rows.Err()
+}
+
+// ForgiveGuesses implements guess.Store. The rows are locked in the order in which
+// AddGuesses locks them.
+func (d *DB) ForgiveGuesses(ctx context.Context, subjects [][]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
+	_, err := d.side.Exec(ctx, `WITH found AS (SELECT subject FROM guesses WHERE subject = ANY($1) ORDER BY subject FOR UPDATE)
+		UPDATE guesses g SET failed = 0, forgiven = g.forgiven + 1 FROM found WHERE g.subject = found.subject`, subjects)
 	return err
 }
 
@@ -70,8 +110,8 @@ func (d *DB) AddGuesses(ctx context.Context, subjects [][]byte, now, since time.
 func (d *DB) Forget(ctx context.Context, now time.Time) (more bool, err error) {
 	aside, cancel := context.WithTimeout(ctx, asideTimeout)
 	defer cancel()
-	tag, err := d.side.Exec(aside, `DELETE FROM guesses WHERE ends < $1 AND (ends > 0 OR began < $2) AND subject IN
-		(SELECT subject FROM guesses WHERE ends < $1 AND (ends > 0 OR began < $2) LIMIT $3)`,
+	tag, err := d.side.Exec(aside, `DELETE FROM guesses WHERE ends < $1 AND (ends > 0 OR began < $2) AND subject = ANY (ARRAY
+		(SELECT subject FROM guesses WHERE ends < $1 AND (ends > 0 OR began < $2) LIMIT $3))`,
 		now.UnixMilli(), now.Add(-guessesFor).UnixMilli(), forgetStep)
 	if err != nil {
 		return false, fmt.Errorf("forgetting: %w", err)

@@ -5,12 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"math"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/guess"
@@ -24,6 +20,7 @@ type Service struct {
 	keys    *keyring.Keys
 	guesses *guess.Limiter
 	now     func() time.Time
+	holder  string // of jobs: this server, since it was started
 
 	purge purge
 }
@@ -31,7 +28,7 @@ type Service struct {
 // NewService returns the use cases over store. Look-ups of unknown keys count
 // against guesses.
 func NewService(store Store, keys *keyring.Keys, guesses *guess.Limiter, now func() time.Time) *Service {
-	return &Service{store: store, keys: keys, guesses: guesses, now: now}
+	return &Service{store: store, keys: keys, guesses: guesses, now: now, holder: rand.Text()}
 }
 
 // View is a code with its key, as admins see it.
@@ -60,19 +57,10 @@ func (s *Service) Issue(ctx context.Context, by account.Actor, r IssueRequest) (
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]string, r.Count)
-	for i := range keys {
-		keys[i] = newKey()
-	}
+	keys := newKeys(r.Count)
 	err = s.keys.Use(ctx, func(ring *keyring.Ring) error {
-		b := Batch{
-			Epoch: ring.Epoch(), Creator: by, Name: name, Quota: r.Quota, Created: now, Expires: r.Expires,
-			Keys: make([]NewKey, len(keys)),
-		}
-		for i, key := range keys {
-			indexes := ring.Indexes(key)
-			b.Keys[i] = NewKey{Sealed: ring.Seal(sealContext(indexes[0]), []byte(key)), Indexes: indexes}
-		}
+		b := batch(ring, keys)
+		b.Creator, b.Name, b.Quota, b.Created, b.Expires = by, name, r.Quota, now, r.Expires
 		if r.Once != nil {
 			once := *r.Once
 			once.Answer = func(any) []byte { return r.Once.Answer(keys) }
@@ -84,6 +72,16 @@ func (s *Service) Issue(ctx context.Context, by account.Actor, r IssueRequest) (
 		return nil, err
 	}
 	return keys, nil
+}
+
+// batch seals keys for a batch of codes.
+func batch(ring *keyring.Ring, keys []string) Batch {
+	b := Batch{Epoch: ring.Epoch(), Keys: make([]NewKey, len(keys))}
+	for i, key := range keys {
+		indexes := ring.Indexes(key)
+		b.Keys[i] = NewKey{Sealed: ring.Seal(sealContext(indexes[0]), []byte(key)), Indexes: indexes}
+	}
+	return b
 }
 
 func (s *Service) checkIssue(r *IssueRequest, now time.Time) (name string, err error) {
@@ -100,6 +98,15 @@ func (s *Service) checkIssue(r *IssueRequest, now time.Time) (name string, err e
 		return "", err
 	}
 	return name, checkExpiry(r.Expires, now)
+}
+
+// newKeys makes the keys of n codes.
+func newKeys(n int64) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = newKey()
+	}
+	return keys
 }
 
 // newKey makes the key of a code: 128 random bits in 32 characters of 0-9a-f.
@@ -163,10 +170,7 @@ func (s *Service) get(ctx context.Context, id int64) (v View, err error) {
 // List finds a page of the codes that pass the filter, newest first, and how
 // many there are on all pages, for an admin.
 func (s *Service) List(ctx context.Context, by account.Actor, f Filter, offset, limit int64) ([]View, int64, error) {
-	if err := by.MustBe(account.RoleAdmin); err != nil {
-		return nil, 0, err
-	}
-	return s.list(ctx, Query{Filter: f, Now: s.now(), Offset: offset, Limit: limit})
+	return s.Search(ctx, by, "", f, offset, limit)
 }
 
 // Search is List for the codes that keyword finds: by id, by a part of the
@@ -174,54 +178,8 @@ func (s *Service) List(ctx context.Context, by account.Actor, f Filter, offset, 
 func (s *Service) Search(
 	ctx context.Context, by account.Actor, keyword string, f Filter, offset, limit int64,
 ) ([]View, int64, error) {
-	if err := by.MustBe(account.RoleAdmin); err != nil {
-		return nil, 0, err
-	}
-	q := Query{Filter: f, Now: s.now(), Offset: offset, Limit: limit}
-	word := strings.TrimSpace(keyword) // as an id or a key; in a name a space is a character
-	if word == "" {
-		return s.list(ctx, q)
-	}
-	q.Search = true
-	if id, err := strconv.ParseInt(word, 10, 64); err == nil && id > 0 {
-		q.ID = id
-	}
-	if utf8.RuneCountInString(keyword) <= NameMax && account.CleanText(keyword) {
-		q.Fragment = keyword
-	}
-	key := Normalize(word)
-	var views []View
-	var total int64
-	err := s.keys.Use(ctx, func(ring *keyring.Ring) (err error) {
-		if len(key) <= math.MaxUint8 {
-			q.Epoch, q.Indexes = ring.Epoch(), ring.Indexes(key)
-		}
-		views, total, err = s.page(ctx, ring, q)
-		return err
-	})
-	return views, total, err
-}
-
-func (s *Service) list(ctx context.Context, q Query) (views []View, total int64, err error) {
-	err = s.keys.Use(ctx, func(ring *keyring.Ring) (err error) {
-		views, total, err = s.page(ctx, ring, q)
-		return err
-	})
-	return views, total, err
-}
-
-func (s *Service) page(ctx context.Context, ring *keyring.Ring, q Query) ([]View, int64, error) {
-	rows, total, err := s.store.List(ctx, q)
-	if err != nil {
-		return nil, 0, err
-	}
-	views := make([]View, len(rows))
-	for i := range rows {
-		if views[i], err = view(ring, rows[i]); err != nil {
-			return nil, 0, err
-		}
-	}
-	return views, total, nil
+	found, err := s.Find(ctx, by, Search{Keyword: keyword, Filter: f}, offset, limit)
+	return found.Codes, found.Total, err
 }
 
 func view(ring *keyring.Ring, c Stored) (View, error) {

@@ -31,6 +31,8 @@ const (
 	RedemptionExpiryRange    Code = "redemption_expiry_range"
 	RedemptionStatus         Code = "redemption_status"
 	RedemptionUsedUnchanging Code = "redemption_used_unchanging"
+	RedemptionJobNotFound    Code = "redemption_job_not_found"
+	RedemptionJobTooLarge    Code = "redemption_job_too_large"
 
 	MerchantNotFound   Code = "merchant_not_found"
 	MerchantName       Code = "merchant_name_invalid"
@@ -76,6 +78,13 @@ const (
 	AccountWrongPassword  Code = "user_wrong_password"
 	AccountDisabled       Code = "user_disabled"
 	AccountTooManyGuesses Code = "too_many_guesses"
+	AccountWrongToken     Code = "user_wrong_token"
+	AccountLink           Code = "user_link_invalid"
+	AccountOneself        Code = "user_oneself"
+	AccountQuotaChange    Code = "user_quota_change_invalid"
+	AccountReason         Code = "user_reason_invalid"
+	AccountBalanceTooLow  Code = "user_balance_too_low"
+	AccountBalanceTooHigh Code = "user_balance_too_high"
 
 	Unauthenticated        Code = "unauthenticated"
 	Forbidden              Code = "forbidden"

@@ -15,7 +15,20 @@ import (
 
 // Export calls do with one state of the whole database.
 func (d *DB) Export(ctx context.Context, do func(sqlstore.Source) error) (err error) {
-	// Of its own: it takes as long as it takes.
+	return d.longRead(ctx, func(s *session) error {
+		from := source{state: state{s, dialect{}}, d: d}
+		return errors.Join(do(&from), from.release(context.WithoutCancel(ctx)))
+	})
+}
+
+// Long implements sqlstore.Engine.
+func (d *DB) Long(ctx context.Context, do func(sqlstore.Conn) error) error {
+	return d.longRead(ctx, func(s *session) error { return do(sqlstore.Conn{Driver: s}) })
+}
+
+// longRead calls do with one state of the database, on a connection of its own: it
+// takes as long as it takes, and others have need of the pool.
+func (d *DB) longRead(ctx context.Context, do func(*session) error) (err error) {
 	db, err := connect(d.path, readerCache, "_pragma=query_only(1)")
 	if err != nil {
 		return err
@@ -29,10 +42,9 @@ func (d *DB) Export(ctx context.Context, do func(sqlstore.Source) error) (err er
 	if _, err := s.Exec(ctx, `BEGIN`); err != nil {
 		return err
 	}
-	from := source{state: state{s, dialect{}}, d: d}
-	err = do(&from)
+	err = do(s)
 	_, end := s.Exec(context.WithoutCancel(ctx), `ROLLBACK`)
-	return errors.Join(err, end, from.release(context.WithoutCancel(ctx)))
+	return errors.Join(err, end)
 }
 
 type state struct {

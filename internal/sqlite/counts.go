@@ -42,6 +42,9 @@ func writeCounts(ctx context.Context, t *sqlstore.Tx) error {
 		`ON CONFLICT DO UPDATE SET enabled = enabled + excluded.enabled`); err != nil {
 		return err
 	}
+	if err := t.WriteWorth(ctx, counts.Worth); err != nil {
+		return err
+	}
 	return dropCounts(ctx, t, gone)
 }
 

@@ -38,6 +38,9 @@ func (dialect) Contains(column string) string { return column + ` LIKE ? ESCAPE 
 // Pattern implements sqlstore.Dialect.
 func (dialect) Pattern(fragment string) string { return sqlstore.LikeAnywhere(fragment) }
 
+// Bytes implements sqlstore.Dialect.
+func (dialect) Bytes(text string) string { return text }
+
 // Salt implements sqlstore.Dialect.
 func (dialect) Salt() string { return `SELECT value FROM settings WHERE name = 'key_salt'` }
 
@@ -99,6 +102,12 @@ func (dialect) LockCodes(context.Context, *sqlstore.Tx, [][]byte) error { return
 
 // Alone implements sqlstore.Dialect: this one is.
 func (dialect) Alone(context.Context, *sqlstore.Tx) error { return nil }
+
+// LedgerLanes implements sqlstore.Dialect: there is one writer, so the entries of
+// all lanes are there in the order of their ids.
+func (dialect) LedgerLanes() (behind, in, place string) {
+	return `SELECT 0, coalesce(max(seq), 0) FROM activity_heads WHERE lane = 0`, `?1 = 0`, `id`
+}
 
 // Unfolded implements sqlstore.Dialect: the counts say all.
 func (dialect) Unfolded(context.Context, sqlstore.Conn, func(sqlstore.Change) error) error {

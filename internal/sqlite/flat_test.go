@@ -367,6 +367,7 @@ func (f *fixture) vending() fleet.Machine {
 		_, err = f.pickups.List(ctx, f.root, pickup.Query{MachineNo: m.No, Limit: 10, LateUse: late})
 		f.check(err)
 	}
+	f.watched(m)
 	_, err = f.db.Since(ctx, 0, 10)
 	f.check(err)
 	_, err = f.db.Holding(ctx, m.ID, 0, 10)
@@ -390,6 +391,34 @@ func (f *fixture) vending() fleet.Machine {
 	f.check(f.fleet.DeleteProduct(ctx, f.root, m.No, 1))
 	f.check(f.fleet.DeleteMachine(ctx, f.root, m.No))
 	return m
+}
+
+// watched looks at machines and pickup codes as people do.
+func (f *fixture) watched(m fleet.Machine) {
+	f.Helper()
+	ctx := f.ctx
+	for _, q := range []fleet.MachineQuery{{}, {Search: "x", Merchant: 1, Online: new(true)}, {Online: new(false)}} {
+		q.Limit = 10
+		_, err := f.fleet.Find(ctx, f.root, q)
+		f.check(err)
+	}
+	for _, q := range []pickup.Query{{Live: true}, {Ended: f.clock.Now()}} {
+		q.MachineNo, q.Limit = m.No, 10
+		_, err := f.pickups.List(ctx, f.root, q)
+		f.check(err)
+	}
+	_, err := f.pickups.Waiting(ctx, f.root, []int64{m.ID})
+	f.check(err)
+	_, err = f.pickups.Silent(ctx, f.root, 10)
+	f.check(err)
+	c := f.pickup()
+	f.check(f.pickups.Withdraw(ctx, f.root, c.ID))
+	_, err = f.pickups.Used(ctx, m.ID, c.ID, "203.0.113.9", time.Time{})
+	f.check(err)
+	_, _, err = f.pickups.LateUses(ctx, f.root, 0, 10)
+	f.check(err)
+	_, err = f.pickups.AcknowledgeLateOf(ctx, f.root, m.No)
+	f.check(err)
 }
 
 // search looks for codes in every way.

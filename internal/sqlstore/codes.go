@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -81,26 +82,34 @@ func (d *Store) Issue(ctx context.Context, b redemption.Batch) error {
 		if err := t.replayed(ctx, b.Once); err != nil {
 			return err
 		}
-		name, err := t.nameID(ctx, b.Name)
-		if err != nil {
+		if _, err := t.issue(ctx, &b); err != nil {
 			return err
 		}
-		first, err := t.dialect.InsertCodes(ctx, t, &b, name)
-		if err != nil {
-			return fmt.Errorf("issuing: %w", err)
-		}
-		last := first + int64(len(b.Keys)) - 1
-		t.countRange(counted{first, name, stateEnabled, Millis(b.Expires)}, last, 1)
-		detail, err := json.Marshal(map[string]any{"name": b.Name, "expired_time": Millis(b.Expires) / 1000})
-		if err != nil {
-			return err
-		}
-		t.Append(account.Entry{
-			Kind: account.KindIssue, FirstID: first, LastID: last, Count: int64(len(b.Keys)), Amount: b.Quota,
-			Detail: string(detail),
-		}, b.Creator, b.Created)
 		return t.remember(ctx, b.Once, nil)
 	})
+}
+
+// issue writes the codes of a batch, and returns the first id: they follow each
+// other.
+func (t *Tx) issue(ctx context.Context, b *redemption.Batch) (first int64, err error) {
+	name, err := t.nameID(ctx, b.Name)
+	if err != nil {
+		return 0, err
+	}
+	if first, err = t.dialect.InsertCodes(ctx, t, b, name); err != nil {
+		return 0, fmt.Errorf("issuing: %w", err)
+	}
+	last := first + int64(len(b.Keys)) - 1
+	t.countRange(counted{first, name, stateEnabled, Millis(b.Expires), b.Quota}, last, 1)
+	detail, err := json.Marshal(map[string]any{"name": b.Name, "expired_time": Millis(b.Expires) / 1000})
+	if err != nil {
+		return 0, err
+	}
+	t.Append(account.Entry{
+		Kind: account.KindIssue, FirstID: first, LastID: last, Count: int64(len(b.Keys)), Amount: b.Quota,
+		Detail: string(detail),
+	}, b.Creator, b.Created)
+	return first, nil
 }
 
 // Unindexed fails if a code stands under one of those indexes. The newest
@@ -153,52 +162,133 @@ func notFound(err error, code refusal.Code) error {
 // Change implements redemption.Store.
 func (d *Store) Change(ctx context.Context, e redemption.Edit) (c redemption.Stored, err error) {
 	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
-		old, oldState, err := scanCode(t.Row(ctx, selectCode+`WHERE r.id = ? FOR UPDATE OF r`, e.ID))
+		old, state, err := scanCode(t.Row(ctx, selectCode+`WHERE r.id = ? FOR UPDATE OF r`, e.ID))
 		if err != nil {
 			return notFound(err, refusal.RedemptionNotFound)
 		}
-		c = old
-		var entries []account.Entry
-		if c.Code, entries, err = e.Change.Apply(old.Code, e.At); err != nil || len(entries) == 0 {
+		c, err = t.edit(ctx, old, state, e)
+		return err
+	})
+	return c, err
+}
+
+// edit changes a code that is locked.
+func (t *Tx) edit(ctx context.Context, old redemption.Stored, oldState int64, e redemption.Edit) (redemption.Stored, error) {
+	c := old
+	var entries []account.Entry
+	var err error
+	if c.Code, entries, err = e.Change.Apply(old.Code, e.At); err != nil || len(entries) == 0 {
+		return c, err
+	}
+	oldName, err := t.nameID(ctx, old.Name)
+	if err != nil {
+		return c, err
+	}
+	name, err := t.nameID(ctx, c.Name)
+	if err != nil {
+		return c, err
+	}
+	state := stateOf(&c.Code, e.At)
+	if _, err := t.change(ctx, `UPDATE redemptions SET name_id = ?, quota = ?, expires = ?, state = ? WHERE id = ?`,
+		name, c.Quota, Millis(c.Expires), state, c.ID); err != nil {
+		return c, fmt.Errorf("changing a code: %w", err)
+	}
+	t.count(counted{c.ID, oldName, oldState, Millis(old.Expires), old.Quota}, -1)
+	t.count(counted{c.ID, name, state, Millis(c.Expires), c.Quota}, 1)
+	for _, entry := range entries {
+		t.Append(entry, e.By, e.At)
+	}
+	return c, nil
+}
+
+// ChangeMany implements redemption.Store.
+func (d *Store) ChangeMany(ctx context.Context, ids []int64, e redemption.Edit) (refused map[int64]refusal.Code, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		type locked struct {
+			redemption.Stored
+
+			state int64
+		}
+		var codes []locked
+		in, arg := d.dialect.In(ids)
+		if err := t.Each(ctx, func(row Scanner) error {
+			c, state, err := scanCode(row)
+			codes = append(codes, locked{c, state})
+			return err
+		}, selectCode+`WHERE r.id `+in+` ORDER BY r.id FOR UPDATE OF r`, arg); err != nil {
 			return err
 		}
-		oldName, err := t.nameID(ctx, old.Name)
-		if err != nil {
-			return err
-		}
-		name, err := t.nameID(ctx, c.Name)
-		if err != nil {
-			return err
-		}
-		state := stateOf(&c.Code, e.At)
-		if _, err := t.change(ctx, `UPDATE redemptions SET name_id = ?, quota = ?, expires = ?, state = ? WHERE id = ?`,
-			name, c.Quota, Millis(c.Expires), state, c.ID); err != nil {
-			return fmt.Errorf("changing a code: %w", err)
-		}
-		t.count(counted{c.ID, oldName, oldState, Millis(old.Expires)}, -1)
-		t.count(counted{c.ID, name, state, Millis(c.Expires)}, 1)
-		for _, entry := range entries {
-			t.Append(entry, e.By, e.At)
+		refused = notThere(ids)
+		for _, c := range codes {
+			delete(refused, c.ID)
+			_, err := t.edit(ctx, c.Stored, c.state, e)
+			if code := refusal.CodeOf(err); code != "" {
+				refused[c.ID] = code
+			} else if err != nil {
+				return err
+			}
 		}
 		return nil
 	})
-	return c, err
+	return refused, err
+}
+
+// notThere is what becomes of those of the ids that are not found.
+func notThere(ids []int64) map[int64]refusal.Code {
+	out := make(map[int64]refusal.Code, len(ids))
+	for _, id := range ids {
+		out[id] = refusal.RedemptionNotFound
+	}
+	return out
+}
+
+// DeleteMany implements redemption.Store.
+func (d *Store) DeleteMany(
+	ctx context.Context, ids []int64, by account.Actor, at time.Time,
+) (refused map[int64]refusal.Code, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		in, arg := d.dialect.In(ids)
+		if _, err := t.Exec(ctx, `SELECT id FROM redemptions WHERE id `+in+` ORDER BY id FOR UPDATE`, arg); err != nil {
+			return err
+		}
+		refused = notThere(ids)
+		var entries []account.Entry
+		if err := t.Each(ctx, func(row Scanner) error {
+			var c counted
+			e := account.Entry{Kind: account.KindDelete, Count: 1}
+			if err := row.Scan(&c.id, &c.name, &c.state, &c.expires, &c.quota); err != nil {
+				return err
+			}
+			delete(refused, c.id)
+			t.count(c, -1)
+			e.FirstID, e.LastID, e.Amount = c.id, c.id, c.quota
+			entries = append(entries, e)
+			return nil
+		}, `DELETE FROM redemptions WHERE id `+in+` RETURNING id, name_id, state, expires, quota`, arg); err != nil {
+			return err
+		}
+		slices.SortFunc(entries, func(a, b account.Entry) int { return cmp.Compare(a.FirstID, b.FirstID) })
+		for _, e := range entries {
+			t.Append(e, by, at)
+		}
+		return nil
+	})
+	return refused, err
 }
 
 // Delete implements redemption.Store.
 func (d *Store) Delete(ctx context.Context, id int64, by account.Actor, at time.Time) error {
 	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		c := counted{id: id}
-		var quota int64
 		err := t.Row(ctx, `DELETE FROM redemptions WHERE id = ? RETURNING name_id, state, expires, quota`, id).
-			Scan(&c.name, &c.state, &c.expires, &quota)
+			Scan(&c.name, &c.state, &c.expires, &c.quota)
 		if err != nil {
 			return notFound(err, refusal.RedemptionNotFound)
 		}
 		t.Wrote = true
 		t.count(c, -1)
 		t.Append(account.Entry{
-			Kind: account.KindDelete, FirstID: id, LastID: id, Count: 1, Amount: quota,
+			Kind: account.KindDelete, FirstID: id, LastID: id, Count: 1, Amount: c.quota,
 		}, by, at)
 		return nil
 	})
@@ -231,7 +321,7 @@ func (d *Store) Sweep(ctx context.Context, now time.Time) (moved int64, err erro
 		}{{overdue, stateEnabled, stateExpired}, {tooEarly, stateExpired, stateEnabled}} {
 			err := t.Each(ctx, func(row Scanner) error {
 				c := counted{state: move.from}
-				if err := row.Scan(&c.id, &c.name, &c.expires); err != nil {
+				if err := row.Scan(&c.id, &c.name, &c.expires, &c.quota); err != nil {
 					return err
 				}
 				t.count(c, -1)
@@ -241,7 +331,7 @@ func (d *Store) Sweep(ctx context.Context, now time.Time) (moved int64, err erro
 				t.Wrote = true
 				return nil
 			}, `UPDATE redemptions SET state = ?1 WHERE +`+move.which+` AND id IN
-				(SELECT id FROM redemptions WHERE `+move.which+Limit(sweepStep)+`) RETURNING id, name_id, expires`, move.to, second)
+				(SELECT id FROM redemptions WHERE `+move.which+Limit(sweepStep)+`) RETURNING id, name_id, expires, quota`, move.to, second)
 			if err != nil {
 				return fmt.Errorf("sweeping: %w", err)
 			}
@@ -268,33 +358,37 @@ func (d *Store) Purge(
 	if err != nil || last == 0 {
 		return 0, 0, err
 	}
-	second := redemption.Second(at).UnixMilli()
 	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
-		var gone idRanges
-		err := t.Each(ctx, func(row Scanner) error {
-			var c counted
-			if err := row.Scan(&c.id, &c.name, &c.state, &c.expires); err != nil {
-				return err
-			}
-			t.count(c, -1)
-			gone = append(gone, c.id)
-			t.Wrote = true
-			return nil
-		}, `DELETE FROM redemptions WHERE id BETWEEN ?1 AND ?2
-			AND (state IN (2, 3) OR state IN (1, 4) AND expires > 0 AND expires < ?3)
-			RETURNING id, name_id, state, expires`,
-			first, last, second)
-		if err != nil || gone == nil {
-			return err
-		}
-		removed = int64(len(gone))
-		t.Append(gone.entry(), by, at)
-		return nil
+		removed, err = t.purge(ctx, first, last, by, at)
+		return err
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("removing invalid codes: %w", err)
 	}
 	return removed, last, nil
+}
+
+// purge removes the invalid codes with the ids from first to last, and reports how
+// many.
+func (t *Tx) purge(ctx context.Context, first, last int64, by account.Actor, at time.Time) (removed int64, err error) {
+	var gone idRanges
+	if err := t.Each(ctx, func(row Scanner) error {
+		var c counted
+		if err := row.Scan(&c.id, &c.name, &c.state, &c.expires, &c.quota); err != nil {
+			return err
+		}
+		t.count(c, -1)
+		gone = append(gone, c.id)
+		t.Wrote = true
+		return nil
+	}, `DELETE FROM redemptions WHERE id BETWEEN ?1 AND ?2
+		AND (state IN (2, 3) OR state IN (1, 4) AND expires > 0 AND expires < ?3)
+		RETURNING id, name_id, state, expires, quota`,
+		first, last, redemption.Second(at).UnixMilli()); err != nil || gone == nil {
+		return 0, err
+	}
+	t.Append(gone.entry(), by, at)
+	return int64(len(gone)), nil
 }
 
 // nextInvalid finds the ids that the next step looks at: behind after, from the

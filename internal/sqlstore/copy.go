@@ -26,8 +26,8 @@ type Table struct {
 }
 
 // Tables are all that a copy carries. Beside them are the epoch and the salt of
-// the data keys, and what means nothing to other servers than those that wrote
-// it: failed guesses, leases and duties.
+// the data keys, what is added up anew, and what means nothing to other servers
+// than those that wrote it: failed guesses, leases and duties.
 func Tables() []Table {
 	t := func(name string, key int, counted bool, columns string) Table {
 		return Table{Name: name, Columns: strings.Fields(columns), Key: key, Counted: counted}
@@ -36,6 +36,7 @@ func Tables() []Table {
 		t("data_keys", 1, false, `generation wrapped`),
 		t("users", 1, true, `id username display_name role status quota password_hash token_hash created`),
 		t("sessions", 1, false, `hash user_id ends`),
+		t("links", 1, false, `user_id hash ends`),
 		t("answers", 1, true, `id scope caller refused request answer at`),
 		t("redemption_names", 1, true, `id name`),
 		t("redemptions", 1, true, `id name_id user_id state quota created expires redeemed used_by key_index sealed`),
@@ -46,10 +47,11 @@ func Tables() []Table {
 			last_seen created deleted`),
 		t("products", 2, false, `machine_id id name slot created deleted`),
 		t("pickup_codes", 1, true, `id machine_id product_id quantity state late unheard user_id created expires used withdrawn
-			code_index sealed`),
+			code_index sealed acknowledged`),
 		t("outbox", 1, true, `id machine_id kind code_id sent pending at expires`),
 		t("ledger", 1, true, `id lane seq at kind actor_id address account_id machine_id first_id last_id count amount detail mac`),
 		t("ledger_heads", 1, false, `lane count mac seal`),
+		t("presence_history", 1, false, `at machines online`),
 	}
 }
 

@@ -1,7 +1,10 @@
 package sqlstore
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
@@ -49,8 +52,15 @@ const (
 )
 
 // Change is a change of the counts: so many codes more of a name, in a state,
-// that expire then, for each of the ids from First to Last.
-type Change struct{ First, Last, Name, State, Expires, N int64 }
+// that expire then and are worth Quota each, for each of the ids from First to Last.
+type Change struct {
+	First, Last, Name, State, Expires, N, Quota int64
+	// Untold says that it was written by a program that did not tell the quota.
+	Untold bool
+}
+
+// ids is for how many ids it is.
+func (ch Change) ids() int64 { return ch.Last - ch.First + 1 }
 
 // Cell is a block of a name at a level.
 type Cell struct{ Name, Level, Block int64 }
@@ -59,10 +69,11 @@ type Cell struct{ Name, Level, Block int64 }
 type Due struct{ Expires, Name, Block int64 }
 
 // Counts are changes added up: how many codes more there are in each state, the
-// first of them enabled, and how many more are due.
+// first of them enabled, how many more are due, and what they are worth.
 type Counts struct {
 	Cells map[Cell]Tally
 	Due   map[Due]int64
+	Worth Worth
 }
 
 // Tally is how many codes are in each state; its index is the state less 1.
@@ -76,6 +87,7 @@ func (c *Counts) Add(ch Change) {
 	if c.Cells == nil {
 		c.Cells, c.Due = map[Cell]Tally{}, map[Due]int64{}
 	}
+	c.Worth.add(ch)
 	for _, level := range levels() {
 		for block := ch.First >> level; block <= ch.Last>>level; block++ {
 			in := ch.N * ch.within(block, level)
@@ -97,20 +109,71 @@ func (ch Change) within(block, level int64) int64 {
 }
 
 // counted is what a code is counted by.
-type counted struct{ id, name, state, expires int64 }
+type counted struct{ id, name, state, expires, quota int64 }
 
 // count adds n codes like c.
 func (t *Tx) count(c counted, n int64) { t.countRange(c, c.id, n) }
 
 // countRange adds n codes like c for each of the ids from c.id to last.
 func (t *Tx) countRange(c counted, last, n int64) {
-	t.Changes = append(t.Changes, Change{First: c.id, Last: last, Name: c.name, State: c.state, Expires: c.expires, N: n})
+	t.Changes = append(t.Changes, Change{
+		First: c.id, Last: last, Name: c.name, State: c.state, Expires: c.expires, N: n, Quota: c.quota,
+	})
 }
 
 // Used are the changes that the redeem of an enabled code makes.
-func Used(id, name, expires int64) []Change {
+func Used(id, name, expires, quota int64) []Change {
 	return []Change{
-		{First: id, Last: id, Name: name, State: stateEnabled, Expires: expires, N: -1},
-		{First: id, Last: id, Name: name, State: stateUsed, Expires: expires, N: 1},
+		{First: id, Last: id, Name: name, State: stateEnabled, Expires: expires, N: -1, Quota: quota},
+		{First: id, Last: id, Name: name, State: stateUsed, Expires: expires, N: 1, Quota: quota},
 	}
+}
+
+// billion is what sums are kept in, and units beside: each of the two fits one
+// number for a billion codes of any worth.
+const billion = 1_000_000_000
+
+// Sum is so many codes, and what they are worth together: a billion times
+// Billions, and Units.
+type Sum struct{ Codes, Billions, Units int64 }
+
+func (s *Sum) add(other Sum) {
+	s.Codes += other.Codes
+	s.Billions += other.Billions
+	s.Units += other.Units
+}
+
+// Worth is what the codes in each state are worth together; its index is the
+// state. Codes of 0 counts the changes of which nobody has told.
+type Worth [stateExpired + 1]Sum
+
+func (w *Worth) add(ch Change) {
+	if ch.Untold {
+		w[0].Codes++
+		return
+	}
+	n := ch.N * ch.ids()
+	w[ch.State].add(Sum{n, n * (ch.Quota / billion), n * (ch.Quota % billion)})
+}
+
+// WriteWorth adds to what the codes in each state are worth.
+func (t *Tx) WriteWorth(ctx context.Context, more Worth) error {
+	var rows []string
+	var args []any
+	for state, s := range more {
+		if s != (Sum{}) {
+			rows = append(rows, `(?, ?, ?, ?)`)
+			args = append(args, int64(state), s.Codes, s.Billions, s.Units)
+		}
+	}
+	if rows == nil {
+		return nil
+	}
+	if _, err := t.change(ctx, `INSERT INTO redemption_worth (state, codes, billions, units) VALUES `+strings.Join(rows, `, `)+`
+		ON CONFLICT (state) DO UPDATE SET codes = redemption_worth.codes + excluded.codes,
+			billions = redemption_worth.billions + excluded.billions, units = redemption_worth.units + excluded.units`,
+		args...); err != nil {
+		return fmt.Errorf("writing what codes are worth: %w", err)
+	}
+	return nil
 }

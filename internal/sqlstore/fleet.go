@@ -186,7 +186,7 @@ func (d *Store) ChangeMerchant(
 			WHERE id = ?`, m.Name, m.Sealed, string(m.Payload), string(m.Signature), string(m.Expiry), id); err != nil {
 			return fmt.Errorf("changing a merchant: %w", err)
 		}
-		t.Append(account.Entry{Kind: account.KindMerchantChange, Detail: detail}, e.By, e.At)
+		t.Append(account.Entry{Kind: cmp.Or(e.Kind, account.KindMerchantChange), Detail: detail}, e.By, e.At)
 		return nil
 	})
 	return m, err
@@ -244,6 +244,40 @@ func (d *Store) Machines(ctx context.Context, before int64, most int) (list []fl
 			return err
 		}, selectMachine+`INDEXED BY machines_there WHERE m.deleted = 0 AND m.id < ? ORDER BY m.id DESC`+Limit(most),
 			upTo(before))
+	})
+	return list, err
+}
+
+// online is a condition that machine m is online, as fleet.Machine.Online says, of
+// one parameter: when one was last heard of at most that is not any more.
+const online = `(m.presence = 1 OR m.presence > 1 AND m.last_seen > ?)`
+
+// silentSince is the argument of online.
+func silentSince(now time.Time) int64 { return now.Add(-fleet.SilentFor).UnixMilli() }
+
+// FindMachines implements fleet.Store.
+func (d *Store) FindMachines(ctx context.Context, q fleet.MachineQuery) (list []fleet.Machine, err error) {
+	where, args := `m.deleted = 0 AND m.id < ?`, []any{upTo(q.Before)}
+	if q.Merchant != 0 {
+		where, args = where+` AND m.merchant_id = ?`, append(args, q.Merchant)
+	}
+	if q.Online != nil {
+		is := ` AND `
+		if !*q.Online {
+			is = ` AND NOT `
+		}
+		where, args = where+is+online, append(args, silentSince(q.At))
+	}
+	if q.Search != "" {
+		where += ` AND (` + d.dialect.Contains(`m.name`) + ` OR substr(m.machine_no, 1, length(?)) = ?)`
+		args = append(args, d.dialect.Pattern(q.Search), q.Search, q.Search)
+	}
+	err = d.engine.Read(ctx, func(s Conn) error {
+		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
+			m, err := scanMachine(row)
+			list = append(list, m)
+			return err
+		}, selectMachine+`INDEXED BY machines_there WHERE `+where+` ORDER BY m.id DESC`+Limit(max(q.Limit, 0)), args...)
 	})
 	return list, err
 }

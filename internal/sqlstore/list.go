@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,7 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
@@ -20,10 +23,11 @@ func (d *Store) List(ctx context.Context, q redemption.Query) (rows []redemption
 	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
 		l := &lister{Conn: s, dialect: d.dialect, query: q, second: redemption.Second(q.Now).UnixMilli()}
-		if err := l.chooseNames(ctx); err != nil {
+		exact, err := l.choose(ctx)
+		if err != nil {
 			return err
 		}
-		ids, n, err := l.page(ctx)
+		ids, n, err := l.page(ctx, exact)
 		if err != nil {
 			return err
 		}
@@ -45,6 +49,12 @@ type lister struct {
 	dialect Dialect
 	query   redemption.Query
 	second  int64
+
+	// first and last are between which ids the listed codes are.
+	first, last int64
+	// only is the one name whose codes are listed, -1 if no code bears it, 0 if there
+	// are others.
+	only int64
 
 	// The names whose codes are listed: those in names, or with except all but
 	// those. Except without names is all codes, nil names without it is none.
@@ -69,10 +79,74 @@ type lister struct {
 	newest int64
 }
 
+// choose finds which names, ids and times the query means, and the ids of the
+// codes that it finds by no name.
+func (l *lister) choose(ctx context.Context) (exact []int64, err error) {
+	if err := l.chooseNames(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.Row(ctx, `SELECT coalesce(max(id), 0) FROM redemptions`).Scan(&l.newest); err != nil {
+		return nil, err
+	}
+	l.first, l.last = 1, math.MaxInt64
+	if !l.query.From.IsZero() {
+		if l.first, err = l.firstSince(ctx, l.query.From); err != nil {
+			return nil, err
+		}
+	}
+	if !l.query.To.IsZero() {
+		next, err := l.firstSince(ctx, l.query.To)
+		if err != nil {
+			return nil, err
+		}
+		l.last = next - 1
+	}
+	return l.exact(ctx)
+}
+
+// firstSince finds the id from which on codes were made at t or later, as far as
+// ids follow the time: codes made at nearly the same time may stand on either
+// side. It is some 2 log2(n) look-ups.
+func (l *lister) firstSince(ctx context.Context, t time.Time) (int64, error) {
+	low, high := int64(1), l.newest+1
+	for low < high {
+		middle := low + (high-low)/2
+		var id, created int64
+		if err := l.Row(ctx, `SELECT id, created FROM redemptions WHERE id >= ? ORDER BY id`+Limit(1), middle).
+			Scan(&id, &created); err != nil {
+			return 0, err
+		}
+		if created < t.UnixMilli() {
+			low = id + 1
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+// chooseName finds the one name that the query says, if the search's fragment
+// matches it too.
+func (l *lister) chooseName(ctx context.Context) error {
+	var matches bool
+	err := l.Row(ctx, `SELECT id, CASE WHEN `+l.dialect.Contains(`name`)+` THEN true ELSE false END FROM redemption_names
+		WHERE name = ?`, l.dialect.Pattern(l.query.Fragment), *l.query.Name).Scan(&l.only, &matches)
+	if errors.Is(err, sql.ErrNoRows) {
+		l.only = -1
+		return nil
+	}
+	if err == nil && matches && (!l.query.Search || l.query.Fragment != "") {
+		l.names, l.inName[l.only] = []int64{l.only}, true
+	}
+	return err
+}
+
 // chooseNames finds the names that the search's fragment matches.
 func (l *lister) chooseNames(ctx context.Context) error {
 	l.inName = map[int64]bool{}
 	switch {
+	case l.query.Name != nil:
+		return l.chooseName(ctx)
 	case !l.query.Search:
 		l.except = true
 		return nil
@@ -107,14 +181,10 @@ func (l *lister) readNames(ctx context.Context, text, pattern string) error {
 func (l *lister) listed(name int64) bool { return l.inName[name] != l.except }
 
 // page finds the ids of the page, newest first, and how many codes there are
-// in all.
-func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error) {
-	if err := l.Row(ctx, `SELECT coalesce(max(id), 0) FROM redemptions`).Scan(&l.newest); err != nil {
-		return nil, 0, err
-	}
-	exact, err := l.exact(ctx)
-	if err != nil {
-		return nil, 0, err
+// in all, exact included: those found by id or key.
+func (l *lister) page(ctx context.Context, exact []int64) (ids []int64, total int64, err error) {
+	if l.first > l.last {
+		return nil, 0, nil
 	}
 	if err := errors.Join(l.countUnswept(ctx), l.countUnfolded(ctx)); err != nil {
 		return nil, 0, err
@@ -123,26 +193,31 @@ func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error)
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, b := range top {
-		total += b.n
+	newer, named, err := l.inRange(ctx, top)
+	if err != nil {
+		return nil, 0, err
+	}
+	total = named + int64(len(exact))
+	skip, want := l.query.Offset, min(l.query.Limit, total-l.query.Offset)
+	if want <= 0 {
+		return nil, total, nil
 	}
 	// Codes found by id or key and by no name stand between the others, where
 	// their ids put them.
-	skip, want := l.query.Offset, l.query.Limit
 	var within []int64
 	for i, id := range exact {
 		before, err := l.newerThan(ctx, top, id)
 		if err != nil {
 			return nil, 0, err
 		}
-		switch at := before + int64(i); {
+		switch at := before - newer + int64(i); {
 		case at < l.query.Offset:
 			skip--
-		case at < l.query.Offset+l.query.Limit:
+		case at < l.query.Offset+want:
 			within = append(within, id)
 		}
 	}
-	w := walk{lister: l, skip: skip, want: int(want)}
+	w := walk{lister: l, skip: newer + skip, want: int(want)}
 	for _, b := range top {
 		if enough, err := w.visit(ctx, b, topLevel); err != nil || enough {
 			if err != nil {
@@ -153,7 +228,25 @@ func (l *lister) page(ctx context.Context) (ids []int64, total int64, err error)
 	}
 	ids = append(w.ids, within...)
 	slices.SortFunc(ids, func(a, b int64) int { return cmp.Compare(b, a) })
-	return ids[:min(len(ids), int(want))], total + int64(len(exact)), nil
+	return ids[:min(len(ids), int(want))], total, nil
+}
+
+// inRange counts the listed codes that are newer than the last of the ids, and
+// those that are between the ids.
+func (l *lister) inRange(ctx context.Context, top []block) (newer, within int64, err error) {
+	if l.last < math.MaxInt64 {
+		if newer, err = l.newerThan(ctx, top, l.last); err != nil {
+			return 0, 0, err
+		}
+	}
+	if l.first > 1 {
+		within, err = l.newerThan(ctx, top, l.first-1)
+		return newer, within - newer, err
+	}
+	for _, b := range top {
+		within += b.n
+	}
+	return newer, within - newer, nil
 }
 
 // block is a block of ids and how many listed codes it holds.
@@ -424,6 +517,12 @@ func (l *lister) unsweptLeaves(ctx context.Context, parent int64) (map[int64]int
 	return leaves, err
 }
 
+// allowed reports whether a code that is found by its id or key passes the other
+// filters.
+func (l *lister) allowed(id, name int64) bool {
+	return id >= l.first && id <= l.last && (l.only == 0 || l.only == name)
+}
+
 // exact finds the codes that the search's id and key name and that no name
 // does, newest first.
 func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
@@ -437,7 +536,7 @@ func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
 			if err := row.Scan(&id, &name); err != nil {
 				return err
 			}
-			if !l.listed(name) && !slices.Contains(ids, id) {
+			if !l.listed(name) && l.allowed(id, name) && !slices.Contains(ids, id) {
 				ids = append(ids, id)
 			}
 			return nil
@@ -576,6 +675,207 @@ func (d *Store) codesByID(ctx context.Context, s Conn, ids []int64) (codes []red
 		return err
 	}, selectCode+`WHERE r.id `+in+` ORDER BY r.id DESC`, arg)
 	return codes, err
+}
+
+// usedWalk bounds how many entries of the ledger ListUsed reads.
+const usedWalk = 1000
+
+// ListUsed implements redemption.Store. The ledger knows who has redeemed what by
+// an index that it has anyway.
+func (d *Store) ListUsed(ctx context.Context, q redemption.Query, by, before int64) (p redemption.Used, err error) {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
+		ctx := context.WithoutCancel(ctx)
+		l := &lister{Conn: s, dialect: d.dialect, query: q, second: redemption.Second(q.Now).UnixMilli()}
+		exact, err := l.choose(ctx)
+		if err != nil {
+			return err
+		}
+		p = redemption.Used{Total: -1}
+		hits, end, err := l.redeemed(ctx, exact, by, before)
+		if err != nil {
+			return err
+		}
+		if before == 0 && end == 0 {
+			p.Total = int64(len(hits))
+		}
+		if p.Next = end; int64(len(hits)) > q.Limit {
+			hits = hits[:q.Limit]
+			p.Next = hits[q.Limit-1].entry
+		}
+		place, ids := map[int64]int{}, make([]int64, len(hits))
+		for i, h := range hits {
+			ids[i], place[h.code] = h.code, i
+		}
+		p.Rows, err = d.codesByID(ctx, s, ids)
+		slices.SortFunc(p.Rows, func(a, b redemption.Stored) int { return cmp.Compare(place[a.ID], place[b.ID]) })
+		return err
+	})
+	if err != nil {
+		return redemption.Used{}, fmt.Errorf("listing used codes: %w", err)
+	}
+	return p, nil
+}
+
+// redeem is an entry of the ledger and the code that it is about.
+type redeem struct{ entry, code int64 }
+
+// redeemed finds the codes that pass and that the account has redeemed, the last
+// one first, in the entries behind before; and the entry at which it has stopped,
+// 0 if that was the end.
+func (l *lister) redeemed(ctx context.Context, exact []int64, by, before int64) (hits []redeem, end int64, err error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	n := 0
+	if err := l.Each(ctx, func(row Scanner) error {
+		var r redeem
+		var kind string
+		if err := row.Scan(&r.entry, &kind, &r.code); err != nil {
+			return err
+		}
+		n, end = n+1, r.entry
+		if kind == string(account.KindRedeem) && r.code >= l.first && r.code <= l.last {
+			hits = append(hits, r)
+		}
+		return nil
+	}, `SELECT id, kind, first_id FROM ledger WHERE actor_id = ? AND id < ? ORDER BY id DESC`+Limit(usedWalk), by, before); err != nil {
+		return nil, 0, err
+	}
+	if n < usedWalk {
+		end = 0
+	}
+	if hits == nil {
+		return nil, end, nil
+	}
+	ids, passed := make([]int64, len(hits)), map[int64]bool{}
+	for i, h := range hits {
+		ids[i] = h.code
+	}
+	in, arg := l.dialect.In(ids)
+	where, args := l.passes(`id `+in+` AND used_by = ?2`, arg, by)
+	err = l.Each(ctx, func(row Scanner) error {
+		var id, name int64
+		err := row.Scan(&id, &name)
+		passed[id] = l.listed(name) || slices.Contains(exact, id)
+		return err
+	}, `SELECT id, name_id FROM redemptions WHERE `+where, args...)
+	return slices.DeleteFunc(hits, func(r redeem) bool { return !passed[r.code] }), end, err
+}
+
+// tallies counts the codes of each of those names by their state, as the clock
+// has it.
+func (d *Store) tallies(ctx context.Context, s Conn, names []int64, now time.Time) (map[int64]*Tally, error) {
+	second := redemption.Second(now).UnixMilli()
+	out := map[int64]*Tally{}
+	for _, name := range names {
+		out[name] = &Tally{}
+	}
+	add := func(name, state, n int64) {
+		for _, name := range [...]int64{allNames, name} {
+			if t := out[name]; t != nil {
+				t[state-1] += n
+			}
+		}
+	}
+	in, arg := d.dialect.In(names)
+	if err := s.Each(ctx, func(row Scanner) error {
+		var name int64
+		var t Tally
+		err := row.Scan(&name, &t[0], &t[1], &t[2], &t[3])
+		*out[name] = t
+		return err
+	}, `SELECT name_id, CAST(sum(enabled) AS BIGINT), CAST(sum(disabled) AS BIGINT), CAST(sum(used) AS BIGINT),
+		CAST(sum(expired) AS BIGINT) FROM redemption_counts WHERE name_id `+in+` AND level = `+
+		strconv.Itoa(topLevel)+` GROUP BY name_id`, arg); err != nil {
+		return nil, err
+	}
+	// What the sweep has not reached, as in countUnswept.
+	swept := func(from, to int64) func(Scanner) error {
+		return func(row Scanner) error {
+			var name, n int64
+			err := row.Scan(&name, &n)
+			add(name, from, -n)
+			add(name, to, n)
+			return err
+		}
+	}
+	if err := s.Each(ctx, swept(stateEnabled, stateExpired), `SELECT name_id, CAST(sum(enabled) AS BIGINT) FROM redemption_due
+		WHERE expires < ? AND enabled <> 0 GROUP BY 1`, second); err != nil {
+		return nil, err
+	}
+	if err := s.Each(ctx, swept(stateExpired, stateEnabled), `SELECT name_id, count(*) FROM redemptions
+		WHERE state = 4 AND expires >= ? GROUP BY 1`, second); err != nil {
+		return nil, err
+	}
+	err := d.dialect.Unfolded(ctx, s, func(ch Change) error {
+		state := ch.State
+		if state == stateEnabled && ch.Expires > 0 && ch.Expires < second {
+			state = stateExpired
+		}
+		add(ch.Name, state, ch.N*(ch.Last-ch.First+1))
+		return nil
+	})
+	return out, err
+}
+
+// Batches implements redemption.Store.
+func (d *Store) Batches(
+	ctx context.Context, fragment string, before, limit int64, now time.Time,
+) (batches []redemption.BatchCount, next int64, err error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
+		ctx := context.WithoutCancel(ctx)
+		batches, next = nil, 0
+		var found []redemption.BatchCount
+		var ids []int64
+		if err := s.Each(ctx, func(row Scanner) error {
+			var b redemption.BatchCount
+			err := row.Scan(&b.ID, &b.Name)
+			found, ids = append(found, b), append(ids, b.ID)
+			return err
+		}, `SELECT id, name FROM redemption_names WHERE `+d.dialect.Contains(`name`)+` AND id < ? ORDER BY id DESC`+Limit(limit+1),
+			d.dialect.Pattern(fragment), before); err != nil || found == nil {
+			return err
+		}
+		if int64(len(found)) > limit {
+			found, ids = found[:limit], ids[:limit]
+			next = ids[limit-1]
+		}
+		counts, err := d.tallies(ctx, s, ids, now)
+		if err != nil {
+			return err
+		}
+		for _, b := range found {
+			t := counts[b.ID]
+			b.Live, b.Disabled, b.Used, b.Expired = t[0], t[1], t[2], t[3]
+			if t.Total() > 0 { // else it is about to be dropped
+				batches = append(batches, b)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing names: %w", err)
+	}
+	return batches, next, nil
+}
+
+// CountInvalid implements redemption.Store.
+func (d *Store) CountInvalid(ctx context.Context, now time.Time) (n int64, err error) {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
+		counts, err := d.tallies(context.WithoutCancel(ctx), s, []int64{allNames}, now)
+		if err == nil {
+			t := counts[allNames]
+			n = t.Total() - t[stateEnabled-1]
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("counting invalid codes: %w", err)
+	}
+	return n, nil
 }
 
 // LikeAnywhere is the pattern of LIKE for texts that contain the fragment, with \

@@ -1,10 +1,12 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,8 +26,8 @@ const (
 
 // pickupColumns: the last is how far the last message has come, as unheard says
 // it, from the outbox if it still is there.
-const pickupColumns = `c.id, c.machine_id, c.product_id, c.quantity, c.state, c.late, c.user_id, c.created, c.expires,
-	c.used, c.withdrawn, c.code_index, c.sealed, m.machine_no,
+const pickupColumns = `c.id, c.machine_id, c.product_id, c.quantity, c.state, c.late, c.acknowledged, c.user_id,
+	c.created, c.expires, c.used, c.withdrawn, c.code_index, c.sealed, m.machine_no,
 	coalesce((SELECT sent + 1 FROM outbox WHERE code_id = c.id AND code_id > 0), c.unheard)`
 
 const selectPickup = `SELECT ` + pickupColumns + ` FROM pickup_codes c JOIN machines m ON m.id = c.machine_id `
@@ -33,19 +35,20 @@ const selectPickup = `SELECT ` + pickupColumns + ` FROM pickup_codes c JOIN mach
 // pickupRow is where a row of pickupColumns goes.
 type pickupRow struct {
 	pickup.Stored
-	state, late, unheard              int64
+	state, late, acknowledged         int64
+	unheard                           int64
 	created, expires, used, withdrawn int64
 }
 
 func (r *pickupRow) columns() []any {
 	return []any{
-		&r.ID, &r.MachineID, &r.ProductID, &r.Quantity, &r.state, &r.late, &r.CreatorID, &r.created, &r.expires,
-		&r.used, &r.withdrawn, &r.Index, &r.Sealed, &r.MachineNo, &r.unheard,
+		&r.ID, &r.MachineID, &r.ProductID, &r.Quantity, &r.state, &r.late, &r.acknowledged, &r.CreatorID,
+		&r.created, &r.expires, &r.used, &r.withdrawn, &r.Index, &r.Sealed, &r.MachineNo, &r.unheard,
 	}
 }
 
 func (r *pickupRow) code() pickup.Stored {
-	r.Marked, r.LateUse = marked(r.state), r.late != 0
+	r.Marked, r.LateUse, r.Acknowledged = marked(r.state), r.late != 0, r.acknowledged != 0
 	switch r.unheard {
 	case 0:
 		r.Delivery = pickup.Received
@@ -180,6 +183,12 @@ func liveCodes(columns string, product int64) string {
 	if product != 0 {
 		which += ` AND c.product_id = ?3`
 	}
+	return live(columns, which)
+}
+
+// live selects columns of codes that are not over, of which a machine and what
+// expires mean must say the rest.
+func live(columns, which string) string {
 	return `SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_live WHERE c.state = 1 AND ` + which + `
 		UNION ALL SELECT ` + columns + ` FROM pickup_codes c INDEXED BY pickup_codes_swept WHERE c.state = 4 AND ` + which
 }
@@ -225,9 +234,21 @@ func (d *Store) Pickup(ctx context.Context, id int64) (c pickup.Stored, err erro
 
 // Pickups implements pickup.Store.
 func (d *Store) Pickups(ctx context.Context, q pickup.Query) (list []pickup.Stored, err error) {
-	index := `INDEXED BY pickup_codes_machine WHERE `
-	if q.LateUse {
-		index = `INDEXED BY pickup_codes_late WHERE c.late = 1 AND `
+	const ofMachine = `m.id = ?1 AND c.machine_id = ?1 AND c.id < ?2`
+	which := `INDEXED BY pickup_codes_machine WHERE ` + ofMachine
+	args := []any{int64(0), upTo(q.Before)}
+	switch {
+	case q.LateUse:
+		which = `INDEXED BY pickup_codes_late WHERE c.late = 1 AND ` + ofMachine
+	case q.Live:
+		which = `WHERE m.id = ?1 AND c.id IN (SELECT id FROM (` +
+			live(`c.id`, `c.machine_id = ?1 AND c.expires > ?3 AND c.id < ?2`) + `) AS live ORDER BY id DESC` + Limit(q.Limit) + `)`
+		args = append(args, q.At.UnixMilli())
+	case !q.Ended.IsZero():
+		which += ` AND c.id >= coalesce((SELECT id FROM pickup_codes WHERE machine_id = ?1 ORDER BY id DESC` +
+			Limit(1) + ` OFFSET ` + strconv.Itoa(pickup.EndedAmong-1) + `), 0)
+			AND (c.used >= ?3 OR c.withdrawn >= ?3 OR c.state IN (1, 4) AND c.expires >= ?3 AND c.expires <= ?4)`
+		args = append(args, q.Ended.UnixMilli(), q.At.UnixMilli())
 	}
 	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
@@ -235,14 +256,163 @@ func (d *Store) Pickups(ctx context.Context, q pickup.Query) (list []pickup.Stor
 		if err != nil {
 			return err
 		}
-		return s.Each(ctx, func(row Scanner) error {
-			c, err := scanPickup(row)
-			list = append(list, c)
-			return err
-		}, `SELECT `+pickupColumns+` FROM machines m, pickup_codes c `+index+`m.id = ?1 AND c.machine_id = ?1
-			AND c.id < ?2 ORDER BY c.id DESC`+Limit(q.Limit), m.ID, upTo(q.Before))
+		args[0] = m.ID
+		list, err = s.pickups(ctx, `FROM machines m, pickup_codes c `+which+` ORDER BY c.id DESC`+Limit(q.Limit), args...)
+		return err
 	})
 	return list, err
+}
+
+// pickups lists codes c of machines m.
+func (s Conn) pickups(ctx context.Context, from string, args ...any) (list []pickup.Stored, err error) {
+	err = s.Each(ctx, func(row Scanner) error {
+		c, err := scanPickup(row)
+		list = append(list, c)
+		return err
+	}, `SELECT `+pickupColumns+` `+from, args...)
+	return list, err
+}
+
+// WaitingOf implements pickup.Store.
+func (d *Store) WaitingOf(ctx context.Context, machines []int64, at time.Time) (found map[int64]pickup.Waiting, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
+		found, err = d.waitingOf(context.WithoutCancel(ctx), s, machines, at)
+		return err
+	})
+	return found, err
+}
+
+func (d *Store) waitingOf(
+	ctx context.Context, s Conn, machines []int64, at time.Time,
+) (map[int64]pickup.Waiting, error) {
+	found := make(map[int64]pickup.Waiting, len(machines))
+	if len(machines) == 0 {
+		return found, nil
+	}
+	waits := func(what string) string {
+		return `(SELECT ` + what + ` FROM (SELECT sent, at FROM outbox INDEXED BY outbox_machine WHERE machine_id = m.id
+			AND code_id > 0 AND expires > ?2 ORDER BY id` + Limit(pickup.WaitingMax) + `) AS waiting)`
+	}
+	in, arg := d.dialect.In(machines)
+	err := s.Each(ctx, func(row Scanner) error {
+		var id, oldest int64
+		var w pickup.Waiting
+		var waiting int
+		err := row.Scan(&id, &w.Live, &waiting, &w.Sent, &oldest)
+		w.Queued, w.Oldest = waiting-w.Sent, fromMillis(oldest)
+		if w != (pickup.Waiting{}) {
+			found[id] = w
+		}
+		return err
+	}, `SELECT m.id, (SELECT count(*) FROM (`+live(`1`, `c.machine_id = m.id AND c.expires > ?2`)+Limit(pickup.LiveMax)+`) AS live), `+
+		waits(`count(*)`)+`, `+waits(`count(CASE sent WHEN 1 THEN 1 END)`)+`, `+waits(`coalesce(min(at), 0)`)+`
+		FROM machines m WHERE m.deleted = 0 AND m.id `+in, arg, at.UnixMilli())
+	return found, err
+}
+
+// SilentMachines implements pickup.Store. It goes from one machine to the next for
+// which something waits, however much that is.
+func (d *Store) SilentMachines(ctx context.Context, limit int, at time.Time) (list []pickup.Silent, err error) {
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
+		ctx := context.WithoutCancel(ctx)
+		var ids []int64
+		if err := s.Each(ctx, func(row Scanner) error {
+			var oldest sql.NullInt64
+			m, err := scanMachine(row, &oldest)
+			if !oldest.Valid { // what waits is no code
+				return cmp.Or(err, ErrEnough)
+			}
+			list, ids = append(list, pickup.Silent{Machine: m}), append(ids, m.ID)
+			return err
+		}, `WITH RECURSIVE waiting (machine_id, n) AS (
+				SELECT CAST(0 AS BIGINT), CAST(0 AS BIGINT)
+				UNION ALL SELECT (SELECT min(o.machine_id) FROM outbox o WHERE o.machine_id > w.machine_id), w.n + 1
+					FROM waiting w WHERE w.machine_id IS NOT NULL AND w.n < `+strconv.Itoa(pickup.SilentAmong)+`)
+			SELECT `+machineColumns+`, (SELECT o.at FROM outbox o WHERE o.machine_id = m.id AND o.code_id > 0
+				AND o.expires > ?2 ORDER BY o.id LIMIT 1) AS oldest
+			FROM waiting w JOIN machines m ON m.id = w.machine_id WHERE m.deleted = 0
+				AND NOT (m.presence = 1 OR m.presence > 1 AND m.last_seen > ?1)
+			ORDER BY oldest NULLS LAST, m.id`+Limit(max(limit, 0)), silentSince(at), at.UnixMilli()); err != nil {
+			return err
+		}
+		found, err := d.waitingOf(ctx, s, ids, at)
+		for i := range list {
+			list[i].Waiting = found[list[i].ID]
+		}
+		return err
+	})
+	// Of one that was told again the oldest need not be the first.
+	slices.SortStableFunc(list, func(a, b pickup.Silent) int { return a.Oldest.Compare(b.Oldest) })
+	return list, err
+}
+
+// LateUses implements pickup.Store.
+func (d *Store) LateUses(ctx context.Context, before int64, limit int) (list []pickup.Stored, count int, err error) {
+	const late = `FROM pickup_codes c INDEXED BY pickup_codes_look `
+	err = d.engine.Snapshot(ctx, func(s Conn) error {
+		ctx := context.WithoutCancel(ctx)
+		if err := s.Row(ctx, `SELECT count(*) FROM (SELECT 1 `+late+`WHERE c.late = 1 AND c.acknowledged = 0 AND c.id > 0`+
+			Limit(pickup.LateMax)+`) AS late`).Scan(&count); err != nil || limit <= 0 {
+			return err
+		}
+		list, err = s.pickups(ctx, late+`JOIN machines m ON m.id = c.machine_id
+			WHERE c.late = 1 AND c.acknowledged = 0 AND c.id < ? ORDER BY c.id DESC`+Limit(limit), upTo(before))
+		return err
+	})
+	return list, count, err
+}
+
+// AcknowledgeLate implements pickup.Store.
+func (d *Store) AcknowledgeLate(ctx context.Context, id int64, by account.Actor, at time.Time) error {
+	return d.engine.Grouped(ctx, 1, func(ctx context.Context, t *Tx) error {
+		c, err := t.lockPickup(ctx, id)
+		if err != nil || !c.LateUse || c.Acknowledged {
+			return err
+		}
+		return t.acknowledgeLate(ctx, &c.Code, by, at)
+	})
+}
+
+func (t *Tx) acknowledgeLate(ctx context.Context, c *pickup.Code, by account.Actor, at time.Time) error {
+	if _, err := t.change(ctx, `UPDATE pickup_codes SET acknowledged = 1 WHERE id = ?`, c.ID); err != nil {
+		return fmt.Errorf("acknowledging a late use: %w", err)
+	}
+	t.Append(aboutPickup(account.KindPickupAcknowledge, c, nil), by, at)
+	return nil
+}
+
+// acknowledgeStep bounds the late uses that are acknowledged in one transaction.
+const acknowledgeStep = 100
+
+// AcknowledgeLateOf implements pickup.Store.
+func (d *Store) AcknowledgeLateOf(ctx context.Context, machineNo string, by account.Actor, at time.Time) (n int, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		m, err := t.lockMachine(ctx, machineNo)
+		if err != nil {
+			return err
+		}
+		var codes []pickup.Code
+		if err := t.Each(ctx, func(row Scanner) error {
+			c := pickup.Code{MachineID: m.ID}
+			err := row.Scan(&c.ID)
+			codes = append(codes, c)
+			return err
+		}, `SELECT id FROM pickup_codes c INDEXED BY pickup_codes_late WHERE late = 1 AND machine_id = ? AND acknowledged = 0
+			ORDER BY id`+Limit(acknowledgeStep), m.ID); err != nil {
+			return err
+		}
+		for i := range codes {
+			if err := t.acknowledgeLate(ctx, &codes[i], by, at); err != nil {
+				return err
+			}
+		}
+		n = len(codes)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // Withdraw implements pickup.Store.

@@ -55,31 +55,24 @@ func (t *Tx) redeem(ctx context.Context, a *redemption.Attempt) (int64, error) {
 		return 0, refusal.New(refusal.AccountBalanceFull)
 	}
 	t.setBalance(a.By.ID, balance{had + c.quota, true})
-	t.count(c.counted, -1)
+	t.count(c, -1)
 	c.state = stateUsed
-	t.count(c.counted, 1)
+	t.count(c, 1)
 	t.Append(account.Entry{
 		Kind: account.KindRedeem, AccountID: a.By.ID, FirstID: c.id, LastID: c.id, Count: 1, Amount: c.quota,
 	}, a.By, a.At)
 	return c.quota, t.remember(ctx, a.Once, c.quota)
 }
 
-// usedCode is a code that has just been marked used, as it was before.
-type usedCode struct {
-	counted
-
-	quota int64
-}
-
 const markUsed = `UPDATE redemptions SET state = 3, redeemed = ?, used_by = ? `
 
-// use marks the code used if it is enabled and in time: one conditional update,
-// never a read before it. Only if that changes nothing is the row read, to
-// say why.
-func (t *Tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
+// use marks the code used if it is enabled and in time, and returns it as it was:
+// one conditional update, never a read before it. Only if that changes nothing is
+// the row read, to say why.
+func (t *Tx) use(ctx context.Context, a *redemption.Attempt) (counted, error) {
 	at, second := a.At.UnixMilli(), redemption.Second(a.At).UnixMilli()
 	for _, index := range a.Indexes {
-		c := usedCode{counted: counted{state: stateEnabled}}
+		c := counted{state: stateEnabled}
 		err := t.Row(ctx, markUsed+`WHERE key_index = ? AND state = 1 AND (expires = 0 OR expires >= ?)
 			RETURNING id, name_id, expires, quota`, at, a.By.ID, index, second).Scan(&c.id, &c.name, &c.expires, &c.quota)
 		if !errors.Is(err, sql.ErrNoRows) {
@@ -93,23 +86,23 @@ func (t *Tx) use(ctx context.Context, a *redemption.Attempt) (usedCode, error) {
 			continue
 		}
 		if err != nil {
-			return usedCode{}, err
+			return counted{}, err
 		}
 		if err := c.Refuse(a.By.ID, a.At); err != nil {
-			return usedCode{}, err
+			return counted{}, err
 		}
 		return t.useSwept(ctx, c.ID, state, a)
 	}
 	if err := a.Guesses.Failed(ctx, a.Guessers...); err != nil {
-		return usedCode{}, err
+		return counted{}, err
 	}
-	return usedCode{}, refusal.New(refusal.RedemptionUnknown)
+	return counted{}, refusal.New(refusal.RedemptionUnknown)
 }
 
 // useSwept marks a code used that was swept as expired and is in time all the
 // same: the clock was set back.
-func (t *Tx) useSwept(ctx context.Context, id, state int64, a *redemption.Attempt) (usedCode, error) {
-	c := usedCode{counted: counted{state: state}}
+func (t *Tx) useSwept(ctx context.Context, id, state int64, a *redemption.Attempt) (counted, error) {
+	c := counted{state: state}
 	t.Wrote = true
 	err := t.Row(ctx, markUsed+`WHERE id = ? AND state = ? RETURNING id, name_id, expires, quota`,
 		a.At.UnixMilli(), a.By.ID, id, state).Scan(&c.id, &c.name, &c.expires, &c.quota)
@@ -117,7 +110,7 @@ func (t *Tx) useSwept(ctx context.Context, id, state int64, a *redemption.Attemp
 }
 
 // unuse takes back what use did.
-func (t *Tx) unuse(ctx context.Context, c usedCode) error {
+func (t *Tx) unuse(ctx context.Context, c counted) error {
 	_, err := t.change(ctx, `UPDATE redemptions SET state = ?, redeemed = 0, used_by = 0 WHERE id = ?`, c.state, c.id)
 	return err
 }

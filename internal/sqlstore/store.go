@@ -1,7 +1,7 @@
 // Package sqlstore is the transactions of the domain in SQL: what the engines
 // have in common. An engine brings its connections, says when a transaction
-// commits, and does those better that it can. Imports: account, delivery, fleet,
-// keyring, pickup, redemption, refusal and the standard library.
+// commits, and does those better that it can. Imports: account, delivery, figures,
+// fleet, keyring, pickup, redemption, refusal and the standard library.
 //
 // The texts are in the SQL that both engines speak, with parameters written ?
 // or ?1, and two things that each engine leaves out if it has no use for them:
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
@@ -34,6 +35,8 @@ type Engine interface {
 	Read(ctx context.Context, do func(Conn) error) error
 	// Snapshot is Read for several statements that see the same state.
 	Snapshot(ctx context.Context, do func(Conn) error) error
+	// Long is Snapshot for what takes long: it has a connection of its own.
+	Long(ctx context.Context, do func(Conn) error) error
 	// Write runs do in a transaction and commits it with what do has left in the
 	// Tx, or rolls back if it fails or has written nothing. Do may be called
 	// again, in another transaction, if one fails for no fault of its own.
@@ -53,6 +56,8 @@ type Dialect interface {
 	Contains(column string) string
 	// Pattern is that argument.
 	Pattern(fragment string) string
+	// Bytes is a text to be compared and put in order byte by byte.
+	Bytes(text string) string
 	// Salt reads the salt of the data keys.
 	Salt() string
 	// Counter reads the highest id that a table has ever given, 0 if none.
@@ -71,6 +76,10 @@ type Dialect interface {
 	LockCodes(ctx context.Context, t *Tx, indexes [][]byte) error
 	// Alone has all other transactions wait that have something to commit.
 	Alone(ctx context.Context, t *Tx) error
+	// LedgerLanes is how the ledger is read in an order that nothing is added before: the
+	// query for lanes with entries that activity may not add up yet, and how far it
+	// does; the condition that an entry is in lane ?1; the column of its place there.
+	LedgerLanes() (behind, in, place string)
 	// Unfolded reads what the counts do not say yet.
 	Unfolded(ctx context.Context, s Conn, do func(Change) error) error
 }
@@ -88,6 +97,7 @@ var (
 	_ redemption.Store = (*Store)(nil)
 	_ fleet.Store      = (*Store)(nil)
 	_ pickup.Store     = (*Store)(nil)
+	_ figures.Store    = (*Store)(nil)
 )
 
 // New returns a Store over an engine, for the keys with these secrets, newest

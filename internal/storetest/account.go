@@ -79,7 +79,7 @@ func testAccountRefusals(w *world) {
 		{admin, account.CreateRequest{Username: strings.Repeat("x", 65)}, refusal.AccountNameInvalid},
 		{admin, account.CreateRequest{Username: "x", DisplayName: "a\nb"}, refusal.AccountDisplayName},
 		{admin, account.CreateRequest{Username: "x", Password: "short"}, refusal.AccountPassword},
-		{admin, account.CreateRequest{Username: "x", Password: strings.Repeat("x", 257)}, refusal.AccountPassword},
+		{admin, account.CreateRequest{Username: "x", Password: strings.Repeat("x", 129)}, refusal.AccountPassword},
 		{admin, account.CreateRequest{Username: "x", Quota: -1}, refusal.AccountQuota},
 		{admin, account.CreateRequest{Username: "x", Role: 5}, refusal.AccountRole},
 		{admin, account.CreateRequest{Username: "x", Role: account.RoleAdmin}, refusal.AccountRoleTooHigh},
@@ -95,8 +95,8 @@ func testAccountRefusals(w *world) {
 	_, err = w.accounts.RenewToken(w.ctx, account.Operator(), 99)
 	w.refused(err, refusal.AccountNotFound)
 	w.refused(w.accounts.SetStatus(w.ctx, w.root, 99, account.StatusDisabled), refusal.AccountNotFound)
-	w.refused(w.accounts.SetStatus(w.ctx, admin, user.ID, account.StatusDisabled), refusal.Forbidden)
-	_, err = w.accounts.RenewToken(w.ctx, admin, user.ID)
+	w.refused(w.accounts.SetStatus(w.ctx, user, admin.ID, account.StatusDisabled), refusal.Forbidden)
+	_, err = w.accounts.RenewToken(w.ctx, user, admin.ID)
 	w.refused(err, refusal.Forbidden)
 	_, err = w.accounts.Get(w.ctx, user, user.ID)
 	w.refused(err, refusal.Forbidden)

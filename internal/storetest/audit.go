@@ -35,6 +35,7 @@ func (w *world) audit() {
 		}
 	}
 	w.auditPickups()
+	w.auditCounts(codes)
 	for _, f := range allFilters() {
 		var want int64
 		for _, v := range codes {
@@ -46,6 +47,7 @@ func (w *world) audit() {
 			w.Errorf("filter %d: total %d, there are %d", f, got, want)
 		}
 	}
+	w.wantWorth(codes)
 }
 
 func (w *world) verify(since []account.Checkpoint) {
@@ -104,6 +106,9 @@ func follow(codes map[int64]*redemption.Code, e account.Entry) error {
 	if e.FirstID == 0 || e.MachineID > 0 {
 		return nil
 	}
+	if e.Kind == account.KindReveal {
+		return followReveal(codes, e)
+	}
 	c := codes[e.FirstID]
 	if c == nil || e.FirstID != e.LastID || e.Count != 1 {
 		return fmt.Errorf("it is about a code that is not there")
@@ -137,7 +142,9 @@ func follow(codes map[int64]*redemption.Code, e account.Entry) error {
 		account.KindUserEnable, account.KindUserDisable, account.KindRotate, account.KindCheckpoint, account.KindMerchantCreate,
 		account.KindMerchantChange, account.KindMachineCreate, account.KindMachineChange, account.KindMachinePassword,
 		account.KindMachineDelete, account.KindProductCreate, account.KindProductChange, account.KindProductDelete,
-		account.KindPickupCreate, account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse:
+		account.KindPickupCreate, account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse,
+		account.KindPickupAcknowledge, account.KindUserChange, account.KindUserRole, account.KindUserPassword,
+		account.KindUserSignOut, account.KindUserLink, account.KindReveal:
 		return fmt.Errorf("it names a code")
 	}
 	if c.Status != want || !ok {
@@ -164,6 +171,30 @@ func followIssue(codes map[int64]*redemption.Code, e account.Entry) error {
 		codes[id] = &redemption.Code{
 			ID: id, CreatorID: e.ActorID, Name: d.Name, Status: redemption.StatusEnabled, Quota: e.Amount,
 			Created: e.At, Expires: fromUnix(d.Expires),
+		}
+	}
+	return nil
+}
+
+// followReveal sees that what was shown was there.
+func followReveal(codes map[int64]*redemption.Code, e account.Entry) error {
+	var ids []int64
+	if e.Detail != "" {
+		var err error
+		if ids, err = purged(e); err != nil {
+			return err
+		}
+	} else {
+		for id := e.FirstID; id <= e.LastID; id++ {
+			ids = append(ids, id)
+		}
+	}
+	if int64(len(ids)) != e.Count || ids[0] != e.FirstID || ids[len(ids)-1] != e.LastID {
+		return fmt.Errorf("it names %d codes from %d to %d", len(ids), ids[0], ids[len(ids)-1])
+	}
+	for _, id := range ids {
+		if codes[id] == nil {
+			return fmt.Errorf("code %d was not there", id)
 		}
 	}
 	return nil

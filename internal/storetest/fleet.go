@@ -20,6 +20,7 @@ func fleetTests() map[string]func(*world) {
 	return map[string]func(*world){
 		"Merchants":     testFleetMerchants,
 		"Machines":      testFleetMachines,
+		"Find":          testFleetFind,
 		"Passwords":     testFleetPasswords,
 		"Presence":      testFleetPresence,
 		"ProductIDs":    testFleetProductIDs,

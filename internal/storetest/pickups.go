@@ -194,6 +194,9 @@ func followPickup(codes map[int64]*pickup.Code, e account.Entry) error {
 		ok = c.Marked != pickup.StateUsed && late == (c.State(e.At) != pickup.StateLive) && e.ActorID == -1 &&
 			d.Product == c.ProductID && d.Quantity == c.Quantity
 		c.Marked, c.Used, c.LateUse = pickup.StateUsed, e.At, late
+	case account.KindPickupAcknowledge:
+		ok = c.LateUse && !c.Acknowledged && e.ActorID > 0 && e.Detail == ""
+		c.Acknowledged = true
 	}
 	if !ok {
 		return fmt.Errorf("the code was %+v", c)

@@ -27,6 +27,9 @@ func RunShared(t *testing.T, create func(t *testing.T) Opener) {
 		"Login":        testSharedLogin,
 		"LoginAtOnce":  testSharedLoginAtOnce,
 		"MachineLogin": testSharedMachineLogin,
+		"Guessing":     testSharedGuessing,
+		"Forgiven":     testSharedForgiven,
+		"Worst":        testSharedWorst,
 		"Apart":        testSharedApart,
 		"AddUp":        testSharedAddUp,
 		"Window":       testSharedWindow,
@@ -143,6 +146,75 @@ func testSharedMachineLogin(w *world) {
 		func(i int) error { return login[i]("password of " + m.No) })
 }
 
+func testSharedGuessing(w *world) {
+	w.guessing(func(name string) *guess.Limiter { return w.shared(name, 4) })
+}
+
+// A server that refuses somebody learns that another has forgiven them.
+func testSharedForgiven(w *world) {
+	servers := w.servers()
+	one, other := servers[0].shared("logins", 2), servers[1].shared("logins", 2)
+	address := guess.Address("192.0.2.1")
+	for round := range 3 {
+		for range 2 {
+			w.check(other.Failed(w.ctx, address))
+		}
+		w.tooMany(one.Admit(w.ctx, address), guessWindow)
+		w.tooMany(other.Known(address), guessWindow)
+		w.check(other.Refresh(w.ctx))
+		w.tooMany(other.Known(address), guessWindow)
+		w.check(one.Forgive(w.ctx, address))
+		w.check(one.Admit(w.ctx, address))
+		w.tooMany(other.Admit(w.ctx, address), guessWindow) // by what it knows
+		w.check(other.Refresh(w.ctx))
+		w.check(other.Known(address))
+		if left := other.Left(address); left != 2 {
+			w.Errorf("round %d: %d guesses are left, want 2", round, left)
+		}
+	}
+	// What fails afterwards counts, on both.
+	w.check(one.Failed(w.ctx, address))
+	w.check(other.Failed(w.ctx, address))
+	w.tooMany(one.Admit(w.ctx, address), guessWindow)
+	w.tooMany(other.Admit(w.ctx, address), guessWindow)
+	w.clock.Add(guessWindow)
+	w.check(one.Failed(w.ctx, address))
+	w.check(other.Admit(w.ctx, address))
+	w.check(other.Refresh(w.ctx))
+}
+
+// WorstGuesses is of one limiter, of labelled subjects, and bounded.
+func testSharedWorst(w *world) {
+	now := w.clock.Now()
+	since := now.Add(-guessWindow)
+	add := func(name, label string, n int, at time.Time) {
+		subject := bytes.Repeat([]byte{byte(len(label)), byte(n)}, 16)
+		for range n {
+			w.check(w.guesses().AddGuesses(w.ctx, name, []guess.Failure{{Subject: subject, Label: label}}, at, at.Add(-guessWindow)))
+		}
+	}
+	add("logins", "a1", 5, now)
+	add("logins", "a22", 9, now)
+	add("logins", "a333", 2, now)
+	add("logins", "", 8, now)
+	add("logins", "a4444", 7, since)
+	add("redeems", "a55555", 6, now)
+	for most, want := range map[int][]string{100: {"a22", "a1"}, 1: {"a22"}} {
+		counts, err := w.guesses().WorstGuesses(w.ctx, "logins", 3, since, most)
+		w.check(err)
+		var got []string
+		for _, c := range counts {
+			got = append(got, c.Label)
+			if !c.Began.Equal(now) {
+				w.Errorf("the count is %+v", c)
+			}
+		}
+		if !slices.Equal(got, want) {
+			w.Errorf("at most %d: %q, want %q", most, got, want)
+		}
+	}
+}
+
 // Limiters of different names count apart, for all that they share.
 func testSharedApart(w *world) {
 	logins, redeems := w.shared("logins", 1), w.shared("redeems", 1)
@@ -169,6 +241,13 @@ func (w *world) guessesOf(subject []byte, since time.Time) guess.Count {
 	return guess.Count{}
 }
 
+func failures(subjects ...[]byte) (f []guess.Failure) {
+	for _, s := range subjects {
+		f = append(f, guess.Failure{Subject: s})
+	}
+	return f
+}
+
 // However many add at once, from however many servers and in whatever order,
 // each is counted, as often as it is listed.
 func testSharedAddUp(w *world) {
@@ -191,7 +270,7 @@ func testSharedAddUp(w *world) {
 		}
 		wg.Go(func() {
 			for range each {
-				if err := servers[i%2].guesses().AddGuesses(w.ctx, list, now, since); err != nil {
+				if err := servers[i%2].guesses().AddGuesses(w.ctx, "logins", failures(list...), now, since); err != nil {
 					w.Error(err)
 				}
 			}
@@ -242,7 +321,7 @@ func testSharedWindow(w *world) {
 	} {
 		now := start.Add(step.at)
 		since := now.Add(-guessWindow)
-		w.check(w.guesses().AddGuesses(w.ctx, [][]byte{subject}, now, since))
+		w.check(w.guesses().AddGuesses(w.ctx, "logins", failures(subject), now, since))
 		got := w.guessesOf(subject, since)
 		if got.Failed != step.failed || !got.Began.Equal(start.Add(step.began)) {
 			w.Errorf("step %d: %d failed since %v, want %d since %v", i, got.Failed, got.Began.Sub(start), step.failed, step.began)

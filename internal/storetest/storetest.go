@@ -1,7 +1,7 @@
 // Package storetest is the conformance suite of the engines: what every one of
 // them must do, whatever it is built on, and a model check that compares one
 // with a plain map. An engine's own tests hold only what is its own. Imports:
-// account, delivery, fleet, guess, keyring, pickup, redemption, refusal, testing
+// account, delivery, figures, fleet, guess, keyring, pickup, redemption, refusal, testing
 // and the standard library.
 package storetest
 
@@ -15,6 +15,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
@@ -30,6 +31,7 @@ type Engine interface {
 	fleet.Store
 	pickup.Store
 	delivery.Store
+	figures.Store
 	// Keys are the database's data keys.
 	Keys() *keyring.Keys
 	// Rotate gives the database new data keys and seals everything under them, or
@@ -64,6 +66,9 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"Race", raceTests()},
 		{"Change", changeTests()},
 		{"List", listTests()},
+		{"Find", findTests()},
+		{"Many", manyTests()},
+		{"Jobs", jobTests()},
 		{"Sweep", sweepTests()},
 		{"Purge", purgeTests()},
 		{"Fleet", fleetTests()},
@@ -72,8 +77,10 @@ func Run(t *testing.T, create func(t *testing.T) Opener) {
 		{"Claim", claimTests()},
 		{"Once", onceTests()},
 		{"Account", accountTests()},
+		{"Access", accessTests()},
 		{"Ledger", ledgerTests()},
 		{"Keys", keyTests()},
+		{"Figures", figuresTests()},
 		{"Handles", handleTests()},
 	} {
 		runGroup(t, create, group.name, group.tests)
@@ -135,6 +142,7 @@ type world struct {
 	codes    *redemption.Service
 	fleet    *fleet.Service
 	pickups  *pickup.Service
+	figures  *figures.Service
 	root     account.Actor
 }
 
@@ -172,6 +180,7 @@ func (w *world) use(e Engine) {
 	w.codes = redemption.NewService(e, e.Keys(), nil, w.clock.Now)
 	w.fleet = fleet.NewService(e, e.Keys(), guess.New(20, 10*time.Minute, w.clock.Now), w.clock.Now, nil)
 	w.pickups = pickup.NewService(e, e.Keys(), w.clock.Now, nil)
+	w.figures = figures.NewService(e, w.clock.Now)
 }
 
 // on is a world of the same database, over another handle.

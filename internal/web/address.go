@@ -1,4 +1,4 @@
-package api
+package web
 
 import (
 	"log/slog"
@@ -6,20 +6,35 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
-// clientAddress is who asks, as an IP address.
-func (s *server) clientAddress(r *http.Request) string {
-	address, told := clientAddress(r.RemoteAddr, r.Header, s.TrustedProxies)
+// Addresses finds who asks. It is safe for concurrent use.
+type Addresses struct {
+	log     *slog.Logger
+	trusted []netip.Prefix
+
+	warnedForwarded, warnedUnforwarded atomic.Bool
+}
+
+// NewAddresses returns an Addresses that believes those proxies.
+func NewAddresses(log *slog.Logger, trusted []netip.Prefix) *Addresses {
+	return &Addresses{log: log, trusted: trusted}
+}
+
+// Of is who sent the request, as an IP address. What seems wrong with its headers
+// is logged, once.
+func (a *Addresses) Of(r *http.Request) string {
+	address, told := ClientAddress(r.RemoteAddr, r.Header, a.trusted)
 	switch {
-	case told == toldByStranger && s.warnedForwarded.CompareAndSwap(false, true):
-		s.Log.LogAttrs(r.Context(), slog.LevelWarn,
+	case told == ToldByStranger && a.warnedForwarded.CompareAndSwap(false, true):
+		a.log.LogAttrs(r.Context(), slog.LevelWarn,
 			"a forwarding header came from an address that is not a trusted proxy, and is ignored, as all such will be; "+
 				"if it is your proxy, add it to the trusted proxies, or every client behind it counts as one",
 			slog.String("address", address))
 	// A proxy's machine may look at health and metrics for itself.
-	case told == untold && strings.HasPrefix(r.URL.Path, "/api/") && s.warnedUnforwarded.CompareAndSwap(false, true):
-		s.Log.LogAttrs(r.Context(), slog.LevelWarn,
+	case told == Untold && strings.HasPrefix(r.URL.Path, "/api/") && a.warnedUnforwarded.CompareAndSwap(false, true):
+		a.log.LogAttrs(r.Context(), slog.LevelWarn,
 			"a trusted proxy sent a request without X-Forwarded-For, the only header that is read; "+
 				"have it add the client's address to that one, or every client behind it counts as one",
 			slog.String("address", address))
@@ -27,34 +42,35 @@ func (s *server) clientAddress(r *http.Request) string {
 	return address
 }
 
-// telling is how a request's headers name the client.
-type telling int
+// Telling is how a request's headers name the client.
+type Telling int
 
+// The ways.
 const (
-	toldRightly    telling = iota // by a trusted proxy, or not at all and by none
-	toldByStranger                // by who is not to be believed
-	untold                        // not at all, although by a trusted proxy
+	ToldRightly    Telling = iota // by a trusted proxy, or not at all and by none
+	ToldByStranger                // by who is not to be believed
+	Untold                        // not at all, although by a trusted proxy
 )
 
-// clientAddress finds the client's address: that of the connection, unless it
+// ClientAddress finds the client's address: that of the connection, unless it
 // is a trusted proxy's, and then the last in X-Forwarded-For that is not. Each
 // proxy adds the one that it was called from at the end, so that all before
 // that is only what the client says of itself.
-func clientAddress(remote string, h http.Header, trusted []netip.Prefix) (string, telling) {
+func ClientAddress(remote string, h http.Header, trusted []netip.Prefix) (string, Telling) {
 	peer, ok := parseAddress(remote)
 	if !ok {
-		return remote, toldRightly
+		return remote, ToldRightly
 	}
 	if !contains(trusted, peer) {
 		if h["X-Forwarded-For"] != nil || h["Forwarded"] != nil || h["X-Real-Ip"] != nil {
-			return peer.String(), toldByStranger
+			return peer.String(), ToldByStranger
 		}
-		return peer.String(), toldRightly
+		return peer.String(), ToldRightly
 	}
 	client := peer
 	lines := h["X-Forwarded-For"]
 	if lines == nil {
-		return client.String(), untold
+		return client.String(), Untold
 	}
 	for _, line := range slices.Backward(lines) {
 		for rest := line; rest != ""; {
@@ -66,15 +82,15 @@ func clientAddress(remote string, h http.Header, trusted []netip.Prefix) (string
 			}
 			a, ok := parseAddress(strings.TrimSpace(hop))
 			if !ok {
-				return client.String(), toldRightly // who wrote this is the last one known
+				return client.String(), ToldRightly // who wrote this is the last one known
 			}
 			client = a
 			if !contains(trusted, client) {
-				return client.String(), toldRightly
+				return client.String(), ToldRightly
 			}
 		}
 	}
-	return client.String(), toldRightly
+	return client.String(), ToldRightly
 }
 
 // parseAddress reads an address, with or without a port. An IPv4 address in

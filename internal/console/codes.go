@@ -1,0 +1,502 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/refusal"
+)
+
+const (
+	pageSize    = 50
+	batchesSize = 50
+	// offsetMax keeps a page number from meaning nothing.
+	offsetMax = 1 << 40
+)
+
+// codeFilter is what the list of codes is narrowed down by, as it stands in the
+// address.
+type codeFilter struct {
+	Query, Status, Batch, User, From, To string
+}
+
+func codeFilterOf(v *visit) codeFilter {
+	return codeFilter{
+		Query: v.r.FormValue("q"), Status: v.r.FormValue("status"), Batch: v.r.FormValue("batch"),
+		User: strings.TrimSpace(v.r.FormValue("user")), From: v.r.FormValue("from"), To: v.r.FormValue("to"),
+	}
+}
+
+// Narrow reports whether anything is left out.
+func (f codeFilter) Narrow() bool { return f != codeFilter{} }
+
+// link is the address of a page of the list.
+func (f codeFilter) link(extra ...string) string {
+	q := url.Values{}
+	for name, value := range map[string]string{
+		"q": f.Query, "status": f.Status, "batch": f.Batch, "user": f.User, "from": f.From, "to": f.To,
+	} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	for i := 0; i+1 < len(extra); i += 2 {
+		q.Set(extra[i], extra[i+1])
+	}
+	if len(q) == 0 {
+		return "/codes"
+	}
+	return "/codes?" + q.Encode()
+}
+
+// Link is the address of the list.
+func (f codeFilter) Link() string { return f.link() }
+
+// statuses are the filters by their name in the address.
+func statuses() map[string]redemption.Filter {
+	return map[string]redemption.Filter{
+		"live": redemption.FilterLive, "disabled": redemption.FilterDisabled,
+		"used": redemption.FilterUsed, "expired": redemption.FilterExpired,
+	}
+}
+
+// search is what the filter chooses. Who is found by name; a name that nobody has
+// is told.
+func (f codeFilter) search(v *visit) (s redemption.Search, nobody bool, err error) {
+	s = redemption.Search{Keyword: f.Query, Filter: statuses()[f.Status], From: dayIn(v, f.From), To: dayIn(v, f.To)}
+	if !s.To.IsZero() {
+		s.To = s.To.AddDate(0, 0, 1) // to the end of the day
+	}
+	if f.Batch != "" {
+		s.Batch = &f.Batch
+	}
+	if f.User != "" {
+		u, err := v.s.Accounts.ByName(v.ctx(), v.actor(), f.User)
+		if refusal.CodeOf(err) == refusal.AccountNotFound {
+			return s, true, nil
+		}
+		if err != nil {
+			return s, false, err
+		}
+		s.UsedBy = u.ID
+	}
+	return s, false, nil
+}
+
+// dayIn is the beginning of a day that was typed, where the visitor is; zero if it
+// is none.
+func dayIn(v *visit, text string) time.Time {
+	t, err := time.ParseInLocation(time.DateOnly, text, v.zone())
+	if err != nil || t.Year() < 1971 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
+// codeRow is a code in the list: its key is not there.
+type codeRow struct {
+	redemption.Code
+	State  string // live, disabled, used or expired
+	Kind   string // of the mark beside it
+	Masked string
+	By     string // who redeemed it
+}
+
+type codeList struct {
+	Filter     codeFilter
+	Nobody     bool // has the name that is asked for
+	Rows       []codeRow
+	Total      int64 // -1: not known
+	Older      string
+	Newer      string
+	Batches    []redemption.BatchCount // to choose from
+	Jobs       []redemption.Job        // under way
+	LiveWorth  string
+	First, End int64 // which rows of Total these are
+}
+
+func (s *server) codes(v *visit) error {
+	list, err := s.codeList(v)
+	if err != nil {
+		return err
+	}
+	if v.isHTMX() {
+		return v.part("codes", "rows", list)
+	}
+	if list.Batches, _, err = s.Redemptions.Batches(v.ctx(), v.actor(), "", 0, batchesSize); err != nil {
+		return err
+	}
+	jobs, err := s.Redemptions.Jobs(v.ctx(), v.actor(), 5)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.State == redemption.JobUnderWay {
+			list.Jobs = append(list.Jobs, j)
+		}
+	}
+	sum, err := s.Figures.Summary(v.ctx(), v.actor())
+	if err != nil {
+		return err
+	}
+	return v.page(http.StatusOK, "codes", "codes", map[string]any{"List": list, "Sum": sum})
+}
+
+func (s *server) codeList(v *visit) (list codeList, err error) {
+	list.Filter = codeFilterOf(v)
+	search, nobody, err := list.Filter.search(v)
+	if err != nil || nobody {
+		list.Nobody = nobody
+		return list, err
+	}
+	offset := min(max(number64(v.r.FormValue("at")), 0), offsetMax)
+	search.Before = max(number64(v.r.FormValue("before")), 0)
+	found, err := s.Redemptions.Find(v.ctx(), v.actor(), search, offset, pageSize)
+	if err != nil {
+		return list, err
+	}
+	list.Total = found.Total
+	if list.Rows, err = s.codeRows(v, found.Codes); err != nil {
+		return list, err
+	}
+	switch {
+	case search.UsedBy != 0:
+		if found.Next != 0 {
+			list.Older = list.Filter.link("before", plain(found.Next))
+		}
+		if search.Before != 0 {
+			list.Newer = list.Filter.link()
+		}
+	default:
+		list.First, list.End = offset+1, offset+int64(len(list.Rows))
+		if list.End < list.Total {
+			list.Older = list.Filter.link("at", plain(offset+pageSize))
+		}
+		if offset > 0 {
+			list.Newer = list.Filter.link("at", plain(max(0, offset-pageSize)))
+		}
+	}
+	return list, nil
+}
+
+// number64 reads a number of an address; 0 if it is none.
+func number64(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func (s *server) codeRows(v *visit, codes []redemption.View) ([]codeRow, error) {
+	users := map[int64]bool{}
+	for i := range codes {
+		users[codes[i].UsedBy] = true
+	}
+	names, err := s.Accounts.Names(v.ctx(), v.actor(), positive(users))
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]codeRow, len(codes))
+	for i := range codes {
+		rows[i] = codeRow{Code: codes[i].Code, Masked: masked(codes[i].Key), By: names[codes[i].UsedBy]}
+		rows[i].State, rows[i].Kind = codeState(&codes[i].Code, s.Now())
+	}
+	return rows, nil
+}
+
+// codeState is what a code is, and the mark of that.
+func codeState(c *redemption.Code, now time.Time) (state, kind string) {
+	switch {
+	case c.Status == redemption.StatusUsed:
+		return "used", "over"
+	case c.Status == redemption.StatusDisabled:
+		return "disabled", "bad"
+	case c.Expired(now):
+		return "expired", "over"
+	}
+	return "live", "live"
+}
+
+// masked leaves of a key what tells it from others, and is of no use to guess the
+// rest.
+func masked(key string) string {
+	if len(key) < 16 {
+		return "····"
+	}
+	return key[:4] + " ···· " + key[len(key)-2:]
+}
+
+// codeForm is what the form for new codes holds.
+type codeForm struct {
+	Name, Count, Quota, Expires string
+	Problem                     string
+}
+
+func (s *server) newCodes(v *visit) error {
+	return v.page(http.StatusOK, "codes-new", "codes", codeForm{Count: "10", Quota: v.r.FormValue("quota"), Name: v.r.FormValue("name")})
+}
+
+// makeCodes makes a batch.
+func (s *server) makeCodes(v *visit) error {
+	f := codeForm{
+		Name: v.r.PostFormValue("name"), Count: v.r.PostFormValue("count"),
+		Quota: v.r.PostFormValue("quota"), Expires: v.r.PostFormValue("expires"),
+	}
+	r := redemption.IssueRequest{Name: f.Name}
+	// What is no number is 0, which is refused.
+	r.Count, _ = amount(f.Count)
+	r.Quota, _ = amount(f.Quota)
+	var err error
+	if r.Expires, err = typedTime(v, f.Expires); err == nil {
+		var job redemption.Job
+		if job, err = s.Redemptions.StartIssue(v.ctx(), v.actor(), r); err == nil {
+			return v.redirect("/jobs/" + plain(job.ID))
+		}
+	}
+	if f.Problem, err = v.refused(err); err != nil {
+		return err
+	}
+	return v.page(http.StatusUnprocessableEntity, "codes-new", "codes", f)
+}
+
+// typedTime reads a moment that a person typed, to the end of its minute; zero for
+// none.
+func typedTime(v *visit, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.ParseInLocation("2006-01-02T15:04", text, v.zone())
+	if err != nil {
+		return time.Time{}, refusal.New(refusal.RedemptionExpiryRange)
+	}
+	return t.Add(time.Minute - time.Second), nil
+}
+
+// codePage is one code, with its story.
+type codePage struct {
+	codeRow
+	Key     string // empty unless it was asked for
+	Link    string // where it is redeemed
+	Maker   string
+	Story   []entryView
+	Problem string
+	Edit    codeForm
+}
+
+func (s *server) code(v *visit) error { return s.showCode(v, http.StatusOK, nil) }
+
+// showCode shows a code; change has the page say more.
+func (s *server) showCode(v *visit, status int, change func(*codePage) error) error {
+	id := number64(v.r.PathValue("id"))
+	c, err := s.Redemptions.Get(v.ctx(), v.actor(), id)
+	if err != nil {
+		return err
+	}
+	rows, err := s.codeRows(v, []redemption.View{c})
+	if err != nil {
+		return err
+	}
+	p := codePage{codeRow: rows[0], Edit: codeForm{Name: c.Name, Quota: plain(c.Quota)}}
+	if !c.Expires.IsZero() {
+		p.Edit.Expires = c.Expires.In(v.zone()).Format("2006-01-02T15:04")
+	}
+	names, err := s.Accounts.Names(v.ctx(), v.actor(), []int64{c.CreatorID})
+	if err != nil {
+		return err
+	}
+	p.Maker = names[c.CreatorID]
+	if change != nil {
+		if err := change(&p); err != nil {
+			return err
+		}
+	}
+	list, err := s.Accounts.Ledger(v.ctx(), v.actor(), account.LedgerFilter{CodeID: id, Limit: pageSize})
+	if err != nil {
+		return err
+	}
+	if p.Story, err = s.entries(v.ctx(), v, list); err != nil {
+		return err
+	}
+	return v.page(status, "code", "codes", p)
+}
+
+// revealCode shows a code with its key; that is on record.
+func (s *server) revealCode(v *visit) error {
+	return s.showCode(v, http.StatusOK, func(p *codePage) error {
+		found, err := s.Redemptions.Reveal(v.ctx(), v.actor(), []int64{p.ID})
+		if err != nil {
+			return err
+		}
+		p.Key, p.Link = found[0].Key, v.redeemLink(found[0].Key)
+		return nil
+	})
+}
+
+// redeemLink is where a key is redeemed.
+func (v *visit) redeemLink(key string) string {
+	return v.origin() + "/redeem?key=" + url.QueryEscape(key)
+}
+
+// changeCode changes a code's name, worth and end.
+func (s *server) changeCode(v *visit) error {
+	f := codeForm{Name: v.r.PostFormValue("name"), Quota: v.r.PostFormValue("quota"), Expires: v.r.PostFormValue("expires")}
+	quota, _ := amount(f.Quota) // 0 is refused
+	expires, err := typedTime(v, f.Expires)
+	if err == nil {
+		ch := redemption.Change{Name: &f.Name, Quota: &quota, Expires: &expires}
+		if v.r.PostFormValue("expires_was") == f.Expires { // to the minute it is the same: leave the seconds
+			ch.Expires = nil
+		}
+		if v.r.PostFormValue("used") != "" {
+			ch.Quota, ch.Expires = nil, nil
+		}
+		var c redemption.View
+		if c, err = s.Redemptions.Change(v.ctx(), v.actor(), number64(v.r.PathValue("id")), ch); err == nil {
+			v.say(v.t("code.changed", plain(c.ID)))
+			return v.redirect("/codes/" + plain(c.ID))
+		}
+	}
+	problem, err := v.refused(err)
+	if err != nil || refusal.CodeOf(err) == refusal.RedemptionNotFound {
+		return err
+	}
+	return s.showCode(v, http.StatusUnprocessableEntity, func(p *codePage) error {
+		p.Problem, p.Edit = problem, f
+		return nil
+	})
+}
+
+// ticked are the ids of the rows that were ticked.
+func ticked(v *visit) ([]int64, error) {
+	var ids []int64
+	for _, text := range v.r.PostForm["id"] {
+		id := number64(text)
+		if id <= 0 {
+			return nil, refusal.New(refusal.InvalidRequest)
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 || len(ids) > redemption.CountMax {
+		return nil, refusal.New(refusal.InvalidRequest)
+	}
+	return ids, nil
+}
+
+// manyCodes does something with the codes that were ticked.
+func (s *server) manyCodes(v *visit) error {
+	ids, err := ticked(v)
+	if err != nil {
+		return err
+	}
+	back := local(v.r.PostFormValue("back"), "/codes")
+	switch what := v.r.PostFormValue("do"); what {
+	case "enable", "disable":
+		status := redemption.StatusEnabled
+		if what == "disable" {
+			status = redemption.StatusDisabled
+		}
+		refused, err := s.Redemptions.ChangeMany(v.ctx(), v.actor(), ids, redemption.Change{Status: &status})
+		if err != nil {
+			return err
+		}
+		v.sayOf("codes."+what+"d", ids, refused)
+		return v.redirect(back)
+	case "delete":
+		refused, err := s.Redemptions.DeleteMany(v.ctx(), v.actor(), ids)
+		if err != nil {
+			return err
+		}
+		v.sayOf("codes.deleted", ids, refused)
+		return v.redirect(back)
+	case "csv", "a4", "letter", "keys":
+		slices.Sort(ids)
+		return s.handOut(v, what, v.t("codes.title"), func(yield func([]redemption.View, error) bool) {
+			yield(s.Redemptions.Reveal(v.ctx(), v.actor(), ids))
+		})
+	}
+	return refusal.New(refusal.InvalidRequest)
+}
+
+// sayOf has the next page say how many of the codes something was done to, and
+// why not to the others.
+func (v *visit) sayOf(key string, ids []int64, refused map[int64]refusal.Code) {
+	text := v.t(key, len(ids)-len(refused))
+	reasons := map[refusal.Code]int{}
+	for _, code := range refused {
+		reasons[code]++
+	}
+	for code, n := range reasons {
+		text += " " + v.t("codes.not", n, v.s.refusals.words[code].In(v.lang))
+	}
+	v.sayLater(said{Text: text, Bad: len(refused) == len(ids)})
+}
+
+// batches lists the names under which codes were made.
+func (s *server) batches(v *visit) error {
+	query := v.r.FormValue("q")
+	list, next, err := s.Redemptions.Batches(v.ctx(), v.actor(), query, max(0, number64(v.r.FormValue("before"))), batchesSize)
+	if err != nil {
+		return err
+	}
+	older := ""
+	if next != 0 {
+		older = "/batches?" + url.Values{"q": {query}, "before": {plain(next)}}.Encode()
+	}
+	data := map[string]any{"Query": query, "Rows": list, "Older": older}
+	if v.isHTMX() {
+		return v.part("batches", "rows", data)
+	}
+	return v.page(http.StatusOK, "batches", "codes", data)
+}
+
+// invalidPage says how many codes a removal would remove.
+func (s *server) invalidPage(v *visit) error {
+	n, err := s.Redemptions.CountInvalid(v.ctx(), v.actor())
+	if err != nil {
+		return err
+	}
+	sum, err := s.Figures.Summary(v.ctx(), v.actor())
+	if err != nil {
+		return err
+	}
+	return v.page(http.StatusOK, "codes-invalid", "codes", map[string]any{"Count": n, "Codes": sum.Codes})
+}
+
+func (s *server) removeInvalid(v *visit) error {
+	job, err := s.Redemptions.StartPurge(v.ctx(), v.actor())
+	if err != nil {
+		return err
+	}
+	return v.redirect("/jobs/" + plain(job.ID))
+}
+
+var errGone = errors.New("the visitor has left")
+
+// handOut shows keys, or sends them as a file. Pages are those of the codes.
+func (s *server) handOut(v *visit, how, title string, pages func(func([]redemption.View, error) bool)) error {
+	switch how {
+	case "csv":
+		return s.sendCSV(v, pages)
+	case "a4", "letter":
+		return s.sendSheet(v, how, title, pages)
+	case "keys":
+		var all []redemption.View
+		for list, err := range pages {
+			if err != nil {
+				return err
+			}
+			all = append(all, list...)
+		}
+		return v.page(http.StatusOK, "keys", "codes", map[string]any{"Title": title, "Codes": all})
+	}
+	return fmt.Errorf("no way of handing out is named %q", how)
+}

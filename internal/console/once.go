@@ -1,0 +1,67 @@
+package console
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/keyring"
+)
+
+// newOnce is the value of the field "once" of a form that is to take effect once,
+// however often its button is pressed.
+func newOnce() string { return rand.Text() }
+
+// once calls do, whose effect is that of a form with the field "once": sent a
+// second time it has none, and no error.
+func (v *visit) once(do func(ctx context.Context, once *account.Once) error) error {
+	scope := account.Hash(sha256.Sum256([]byte(strings.Join([]string{
+		"console", strconv.FormatInt(v.user.ID, 10), v.r.URL.Path, v.r.PostFormValue("once"),
+	}, "\x00"))))
+	replay, err := v.s.Accounts.Recall(v.ctx(), scope)
+	if err != nil || replay != nil {
+		return err
+	}
+	err = v.s.Keys.Use(v.ctx(), func(ring *keyring.Ring) error {
+		return do(v.ctx(), &account.Once{
+			Caller: v.user.ID, Scope: scope, At: v.s.Now(), Epoch: ring.Epoch(),
+			Answer: func(any) []byte { return ring.Seal(account.AnswerContext(scope), []byte("done")) },
+		})
+	})
+	if _, twin := errors.AsType[*account.Replay](err); twin {
+		return nil
+	}
+	return err
+}
+
+// origin is the address of this server as the visitor knows it.
+func (v *visit) origin() string {
+	scheme := "http"
+	if v.s.SecureCookies || v.r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + v.r.Host
+}
+
+// amount reads a whole number as people type it: with groups, and a sign.
+func amount(text string) (int64, bool) {
+	text = strings.NewReplacer(",", "", " ", "", "\u00a0", "", "\u202f", "", "_", "", "，", "", "−", "-", "＋", "+").Replace(text)
+	text = strings.Map(func(r rune) rune {
+		if r >= '０' && r <= '９' {
+			return r - '０' + '0'
+		}
+		return r
+	}, text)
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
+}
+
+// idOf reads the id in a path; nothing has the id 0.
+func (v *visit) idOf(name string) int64 { return wholeNumber(v.r.PathValue(name)) }
+
+// cursor reads where a page of a list begins; 0 for the first.
+func (v *visit) cursor() int64 { return wholeNumber(v.r.FormValue("before")) }

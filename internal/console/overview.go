@@ -1,0 +1,270 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"net/http"
+	"time"
+
+	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/figures"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/pickup"
+)
+
+const (
+	newsLength   = 9 // entries
+	silentLength = 5  // machines
+	chartDays    = 30
+	chartHours   = 24
+	// backlogAfter is how long a push may wait before it needs a look.
+	backlogAfter = time.Minute
+)
+
+// overview is the first page: for who only redeems, that of redeeming.
+func (s *server) overview(v *visit) error {
+	if v.user.Role < account.RoleAdmin {
+		return v.redirect("/redeem")
+	}
+	now, err := s.standing(v.ctx(), v)
+	if err != nil {
+		return err
+	}
+	charts, err := s.charts(v)
+	if err != nil {
+		return err
+	}
+	return v.page(http.StatusOK, "overview", "overview", &overview{standing: now, charts: charts})
+}
+
+// overviewEvents keeps what the page says of now up to date.
+func (s *server) overviewEvents(v *visit) error {
+	return v.stream("overview", "overview", "now", func(ctx context.Context) (any, error) {
+		now, err := s.standing(ctx, v)
+		return &now, err
+	})
+}
+
+type overview struct {
+	standing
+	charts
+}
+
+// standing is how things stand now.
+type standing struct {
+	figures.Summary
+	Backlog bool // pushes wait for longer than they should
+	Late    int
+	Silent  []pickup.Silent
+	Guesses []guess.Suspect
+	News    []entryView
+}
+
+// Calm reports whether nothing needs a look.
+func (n *standing) Calm() bool {
+	return !n.Backlog && n.Late == 0 && len(n.Silent) == 0 && len(n.Guesses) == 0
+}
+
+func (s *server) standing(ctx context.Context, v *visit) (n standing, err error) {
+	by := v.actor()
+	if n.Summary, err = s.Figures.Summary(ctx, by); err != nil {
+		return n, err
+	}
+	n.Backlog = n.Waiting > 0 && s.Now().Sub(n.WaitingSince) > backlogAfter
+	if _, n.Late, err = s.Pickups.LateUses(ctx, by, 0, 0); err != nil {
+		return n, err
+	}
+	if n.Silent, err = s.Pickups.Silent(ctx, by, silentLength); err != nil {
+		return n, err
+	}
+	if n.Guesses, err = s.guessing(ctx, by); err != nil {
+		return n, err
+	}
+	list, err := s.Accounts.Ledger(ctx, by, account.LedgerFilter{Limit: newsLength})
+	if err != nil {
+		return n, err
+	}
+	n.News, err = s.entries(ctx, v, list)
+	return n, err
+}
+
+// charts are what happened, by day or by hour.
+type charts struct {
+	Hours  bool
+	Charts []chart
+	// Presence is how many machines were online in the last day; nil before anything
+	// was noted.
+	Presence *chart
+}
+
+// chart is a strip of bars.
+type chart struct {
+	Name  string // a key of the texts
+	Total *big.Int
+	Worth *big.Int // what that is worth, nil where it has none
+	Bars  []bar
+	Most  *big.Int
+}
+
+// bar is one day or hour.
+type bar struct {
+	Label  string
+	Count  *big.Int
+	Worth  *big.Int
+	X, Y   int // of the top left corner, and the height below it, in the drawing
+	Height int
+}
+
+// The drawing of a chart, in its own units.
+const (
+	chartHeight = 64
+	barStep     = 10
+)
+
+// Width is that of the whole drawing.
+func (c *chart) Width() int { return len(c.Bars) * barStep }
+
+// charted says which kinds of entries are counted under which name.
+func charted() []struct {
+	name string
+	kind account.Kind
+} {
+	return []struct {
+		name string
+		kind account.Kind
+	}{
+		{"issued", account.KindIssue},
+		{"redeemed", account.KindRedeem},
+		{"made", account.KindPickupCreate},
+		{"used", account.KindPickupUse},
+		{"late", account.KindPickupLateUse},
+	}
+}
+
+func (s *server) charts(v *visit) (charts, error) {
+	c := charts{Hours: v.r.FormValue("by") == "hours"}
+	slots := chartSlots(s.Now().In(v.zone()), c.Hours)
+	list, err := s.Figures.Activity(v.ctx(), v.actor(), slots[0].from, slots[len(slots)-1].to)
+	if err != nil {
+		return c, err
+	}
+	for _, of := range charted() {
+		c.Charts = append(c.Charts, drawn(of.name, of.kind, slots, list))
+	}
+	if c.Presence, err = s.online(v); err != nil {
+		return c, err
+	}
+	return c, nil
+}
+
+// period is the time that one bar stands for.
+type period struct {
+	label    string
+	from, to time.Time
+}
+
+// chartSlots are the last days, or hours, up to the one that now is in.
+func chartSlots(now time.Time, hours bool) []period {
+	var slots []period
+	if hours {
+		this := now.Truncate(time.Hour)
+		// Truncate counts from the epoch: where zones are half an hour apart it is half
+		// an hour off.
+		this = this.Add(-time.Duration(this.Minute()) * time.Minute)
+		for i := chartHours - 1; i >= 0; i-- {
+			from := this.Add(-time.Duration(i) * time.Hour)
+			slots = append(slots, period{from.Format("01-02 15:00"), from, from.Add(time.Hour)})
+		}
+		return slots
+	}
+	y, m, d := now.Date()
+	for i := chartDays - 1; i >= 0; i-- {
+		from := time.Date(y, m, d-i, 0, 0, 0, 0, now.Location())
+		slots = append(slots, period{from.Format("2006-01-02"), from, time.Date(y, m, d-i+1, 0, 0, 0, 0, now.Location())})
+	}
+	return slots
+}
+
+// drawn is the chart of one kind. List is in the order of time.
+func drawn(name string, kind account.Kind, slots []period, list []figures.Activity) chart {
+	c := chart{Name: name, Total: new(big.Int), Most: new(big.Int), Bars: make([]bar, len(slots))}
+	worth := kind == account.KindIssue || kind == account.KindRedeem
+	if worth {
+		c.Worth = new(big.Int)
+	}
+	for i, sl := range slots {
+		c.Bars[i] = bar{Label: sl.label, Count: new(big.Int)}
+		if worth {
+			c.Bars[i].Worth = new(big.Int)
+		}
+	}
+	at := 0
+	for _, a := range list {
+		for at < len(slots)-1 && !a.Quarter.Before(slots[at].to) {
+			at++
+		}
+		if a.Kind != kind {
+			continue
+		}
+		b := &c.Bars[at]
+		b.Count.Add(b.Count, big.NewInt(a.Count))
+		c.Total.Add(c.Total, big.NewInt(a.Count))
+		if worth {
+			b.Worth.Add(b.Worth, a.Amount)
+			c.Worth.Add(c.Worth, a.Amount)
+		}
+	}
+	c.scale()
+	return c
+}
+
+// scale places the bars in the drawing.
+func (c *chart) scale() {
+	for i := range c.Bars {
+		if c.Bars[i].Count.Cmp(c.Most) > 0 {
+			c.Most = c.Bars[i].Count
+		}
+	}
+	for i := range c.Bars {
+		b := &c.Bars[i]
+		b.X = i * barStep
+		if b.Count.Sign() > 0 {
+			h := new(big.Int).Mul(b.Count, big.NewInt(chartHeight))
+			b.Height = max(2, int(h.Div(h, c.Most).Int64())) // what is there is seen
+		}
+		b.Y = chartHeight - b.Height
+	}
+}
+
+// online is how many machines were online in the last day.
+func (s *server) online(v *visit) (*chart, error) {
+	now := s.Now()
+	list, err := s.Figures.Presence(v.ctx(), v.actor(), now.Add(-24*time.Hour), now)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	c := &chart{Name: "online", Total: big.NewInt(list[len(list)-1].Online), Most: new(big.Int)}
+	const strip = 96 // bars: a quarter of an hour each
+	from := now.Add(-24 * time.Hour).Truncate(figures.Quarter)
+	c.Bars = make([]bar, strip+1)
+	for i := range c.Bars {
+		c.Bars[i] = bar{Label: from.Add(time.Duration(i) * figures.Quarter).In(v.zone()).Format("01-02 15:04"), Count: new(big.Int)}
+	}
+	for _, p := range list {
+		if i := int(p.At.Sub(from) / figures.Quarter); i >= 0 && i < len(c.Bars) && p.Online > c.Bars[i].Count.Int64() {
+			c.Bars[i].Count = big.NewInt(p.Online)
+		}
+	}
+	c.scale()
+	return c, nil
+}
+
+// guessing is who guesses passwords, keys or machines' passwords now.
+func (s *server) guessing(ctx context.Context, by account.Actor) ([]guess.Suspect, error) {
+	list, err := s.Accounts.Guessing(ctx, by)
+	if err != nil {
+		return nil, fmt.Errorf("asking who guesses: %w", err)
+	}
+	return list, nil
+}
