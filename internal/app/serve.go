@@ -38,6 +38,7 @@ const (
 	unreadBytesMax    = 64 << 10 // of the bodies on one HTTP/2 connection
 	drainTimeout      = 15 * time.Second
 	sweepEvery        = time.Second
+	jobsEvery         = time.Second
 	forgetEvery       = time.Minute
 	checkpointEvery   = time.Minute
 	foldEvery         = time.Second
@@ -168,6 +169,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	} {
 		jobs.Go(func() { every(work, j.every, log, j.what, duties.once(j.what, j.every, j.do)) })
 	}
+	jobs.Go(func() { every(work, jobsEvery, log, "making and removing many codes", redemptions.RunJobs) })
 	for _, refresh := range []func(context.Context) error{
 		s.accounts.RefreshGuesses, redemptions.RefreshGuesses, machines.fleet.RefreshGuesses,
 	} {

@@ -38,9 +38,17 @@ func (s *server) findAnything(v *visit) error {
 // findPages are the pages whose name contains q; all of them for none.
 func (s *server) findPages(v *visit, q string) (list []found) {
 	for _, p := range [][2]string{
-		{"/", "nav.overview"}, {"/codes", "nav.codes"}, {"/codes/new", "find.new_codes"}, {"/batches", "find.batches"},
-		{"/machines", "nav.machines"}, {"/users", "nav.users"}, {"/users/new", "users.add"}, {"/ledger", "nav.ledger"},
-		{"/settings", "nav.settings"}, {"/account", "frame.account"}, {"/redeem", "frame.redeem"},
+		{"/", "nav.overview"},
+		{"/codes", "nav.codes"},
+		{"/codes/new", "find.new_codes"},
+		{"/batches", "find.batches"},
+		{"/machines", "nav.machines"},
+		{"/users", "nav.users"},
+		{"/users/new", "users.add"},
+		{"/ledger", "nav.ledger"},
+		{"/settings", "nav.settings"},
+		{"/account", "frame.account"},
+		{"/redeem", "frame.redeem"},
 	} {
 		name := v.t(p[1])
 		if strings.Contains(strings.ToLower(name), strings.ToLower(q)) {

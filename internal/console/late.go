@@ -14,10 +14,10 @@ const lateOnPage = 25
 
 // lateView is the list of late uses.
 type lateView struct {
-	Rows          []pickupRow
-	Count         int
-	Most          bool // there may be more than Count
-	First, Older  string
+	Rows         []pickupRow
+	Count        int
+	Most         bool // there may be more than Count
+	First, Older string
 }
 
 // late lists the late uses of all machines.

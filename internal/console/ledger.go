@@ -152,7 +152,7 @@ func (s *server) ledgerPage(v *visit) error {
 		v.w.Header().Set("HX-Push-Url", at("/ledger", set))
 		return v.part("ledger", "list", p)
 	}
-	p.Verification = s.verification.view(s.Now())
+	p.Verification = s.verification.view(s.Now(), v.brief)
 	return v.page(http.StatusOK, "ledger", "ledger", p)
 }
 
@@ -176,7 +176,7 @@ func (s *server) exportLedger(v *visit) error {
 	h.Set("Cache-Control", "no-store")
 	// Without the mark in front, Excel takes what is not ASCII for something else.
 	if _, err := v.w.Write([]byte("\ufeff")); err != nil {
-		return nil // the visitor has left
+		return nil //nolint:nilerr // the visitor has left, and needs no answer
 	}
 	out := csv.NewWriter(v.w)
 	_ = out.Write([]string{
@@ -194,8 +194,8 @@ func (s *server) exportLedger(v *visit) error {
 		}
 		out.Flush()
 		sent += len(list)
-		if out.Error() != nil || len(list) < exportStep {
-			return nil
+		if out.Error() != nil || len(list) < exportStep { // the visitor has left, or it is done
+			return nil //nolint:nilerr // who has left needs no answer
 		}
 		if sent >= exportMax {
 			_ = out.Write([]string{v.t("ledger.export_cut", mustNumber(exportMax))}) // what fails is told by Error
@@ -238,7 +238,7 @@ func reasonOf(e *account.Entry) string {
 }
 
 func (s *server) verificationPage(v *visit) error {
-	view := s.verification.view(s.Now())
+	view := s.verification.view(s.Now(), v.brief)
 	if v.isHTMX() {
 		return v.part("ledger", "verification", view)
 	}

@@ -84,9 +84,9 @@ type machinesView struct {
 	Merchants []fleet.Merchant
 	Rows      []machineRow
 	// All is how many machines there are, and On how many of them are online.
-	All, On       int64
-	Older, Newest string // addresses; empty: there is none
-	Events        string
+	All, On      int64
+	First, Older string // addresses; empty: there is none
+	Events       string
 	// Sent says that the part is sent into a page that is there.
 	Sent bool
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/keyring"
+	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
 // newOnce is the value of the field "once" of a form that is to take effect once,
@@ -17,25 +18,38 @@ import (
 func newOnce() string { return rand.Text() }
 
 // once calls do, whose effect is that of a form with the field "once": sent a
-// second time it has none, and no error.
+// second time it has none, and no error. It refuses with
+// refusal.IdempotencyKeyReused a form that was sent before with something else in
+// it: a page that was gone back to.
 func (v *visit) once(do func(ctx context.Context, once *account.Once) error) error {
 	scope := account.Hash(sha256.Sum256([]byte(strings.Join([]string{
 		"console", strconv.FormatInt(v.user.ID, 10), v.r.URL.Path, v.r.PostFormValue("once"),
 	}, "\x00"))))
+	request := account.Hash(sha256.Sum256([]byte(v.r.PostForm.Encode())))
 	replay, err := v.s.Accounts.Recall(v.ctx(), scope)
-	if err != nil || replay != nil {
+	if err != nil {
 		return err
+	}
+	if replay != nil {
+		return sentBefore(replay, request)
 	}
 	err = v.s.Keys.Use(v.ctx(), func(ring *keyring.Ring) error {
 		return do(v.ctx(), &account.Once{
-			Caller: v.user.ID, Scope: scope, At: v.s.Now(), Epoch: ring.Epoch(),
+			Caller: v.user.ID, Scope: scope, Request: request, At: v.s.Now(), Epoch: ring.Epoch(),
 			Answer: func(any) []byte { return ring.Seal(account.AnswerContext(scope), []byte("done")) },
 		})
 	})
-	if _, twin := errors.AsType[*account.Replay](err); twin {
-		return nil
+	if replay, twin := errors.AsType[*account.Replay](err); twin {
+		return sentBefore(replay, request)
 	}
 	return err
+}
+
+func sentBefore(replay *account.Replay, request account.Hash) error {
+	if replay.Request != request {
+		return refusal.New(refusal.IdempotencyKeyReused)
+	}
+	return nil
 }
 
 // origin is the address of this server as the visitor knows it.

@@ -20,6 +20,9 @@ const historyLength = 20
 // typedMax bounds what may be typed for a key, in bytes: it is shown again.
 const typedMax = 256
 
+// keyLength is how many characters a key has that Scrip made.
+const keyLength = 32
+
 // redeemPage is what the page for those who redeem shows.
 type redeemPage struct {
 	Key     string
@@ -43,6 +46,9 @@ type movement struct {
 
 func (s *server) redeemPage(v *visit) error {
 	p := redeemPage{Key: typed(v.r.FormValue("key"))}
+	if key := unspaced(p.Key); len(key) == keyLength {
+		p.Key = grouped(key) // easier to compare with a card
+	}
 	return s.showRedeem(v, http.StatusOK, p)
 }
 
@@ -84,12 +90,10 @@ func (s *server) redeem(v *visit) error {
 		return v.redirect("/signin?next=" + url.QueryEscape("/redeem?key="+url.QueryEscape(key)))
 	}
 	credited, err := s.Redemptions.Redeem(v.ctx(), v.actor(), unspaced(key), nil)
-	switch refusal.CodeOf(err) {
-	case refusal.RedemptionUsedByYou:
+	if refusal.CodeOf(err) == refusal.RedemptionUsedByYou {
 		// Pressed twice, or come back to: the value is there.
 		v.say(v.t("redeem.yours"))
 		return v.redirect("/redeem")
-	default:
 	}
 	if err == nil {
 		v.say(v.t("redeem.done", mustNumber(credited)))

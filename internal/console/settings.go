@@ -37,7 +37,7 @@ type limited struct {
 
 func (s *server) serverSettings(v *visit) error {
 	p := settingsPage{
-		GuessLimit: s.GuessLimit, GuessWindow: brief(s.GuessWindow), Version: s.Version, Database: s.Database,
+		GuessLimit: s.GuessLimit, GuessWindow: v.brief(s.GuessWindow), Version: s.Version, Database: s.Database,
 	}
 	if broker := s.brokerFor(v.r); broker != nil {
 		p.MQTT = broker.Redacted()
@@ -63,16 +63,18 @@ func (s *server) serverSettings(v *visit) error {
 	return v.page(http.StatusOK, "settings", "settings", p)
 }
 
-// brief writes a length of time without what is zero behind.
-func brief(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
+// brief writes a length of time in hours, minutes or seconds: the largest of which
+// it is two or more, or that it is exactly.
+func (v *visit) brief(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		text string
+	}{{time.Hour, "settings.hours"}, {time.Minute, "settings.minutes"}} {
+		if d >= 2*u.unit || d == u.unit {
+			return v.t(u.text, int(d.Round(u.unit)/u.unit))
+		}
 	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
+	return v.t("settings.seconds", int(d/time.Second))
 }
 
 // guarded is what guesses are made at.
@@ -170,9 +172,18 @@ func exampleOf(style fleet.Style) example {
 	}
 	day := "2026-12-31 23:59:59"
 	members := [][2]string{ // in the order of their names, as they are signed
-		{"client_id", "16327138"}, {"code", "04739921"}, {"expired_at", plain(number)}, {"expired_day", day},
-		{"id", "1001"}, {"machine_id", "7"}, {"method", "client.pickup_codes.create"}, {"product_id", "12"},
-		{"quantity", "1"}, {"status", "0"}, {"timestamp", "1798732799"}, {"used", "0"},
+		{"client_id", "16327138"},
+		{"code", "04739921"},
+		{"expired_at", plain(number)},
+		{"expired_day", day},
+		{"id", "1001"},
+		{"machine_id", "7"},
+		{"method", "client.pickup_codes.create"},
+		{"product_id", "12"},
+		{"quantity", "1"},
+		{"status", "0"},
+		{"timestamp", "1798732799"},
+		{"used", "0"},
 	}
 	var signed, sent strings.Builder
 	for _, m := range members {
@@ -225,7 +236,7 @@ func (s *server) newMerchant(v *visit) error {
 		if p.Problem, err = v.refused(err); err != nil {
 			return err
 		}
-		p.Example = exampleOf(p.Style)
+		p.Once, p.Example = newOnce(), exampleOf(p.Style)
 		return v.page(http.StatusUnprocessableEntity, "merchant", "settings", p)
 	}
 	if made.ID == 0 {
@@ -235,7 +246,9 @@ func (s *server) newMerchant(v *visit) error {
 	return v.redirect("/settings/merchants/" + plain(made.ID))
 }
 
-func (s *server) merchantPage(v *visit) error { return s.showMerchant(v, http.StatusOK, merchantPage{}) }
+func (s *server) merchantPage(v *visit) error {
+	return s.showMerchant(v, http.StatusOK, merchantPage{})
+}
 
 func (s *server) showMerchant(v *visit, status int, p merchantPage) error {
 	m, err := s.Fleet.Merchant(v.ctx(), v.actor(), v.idOf("id"))
@@ -245,7 +258,7 @@ func (s *server) showMerchant(v *visit, status int, p merchantPage) error {
 	if p.Problem != "" { // what was typed stays
 		m.Name, m.Style = p.Name, p.Style
 	}
-	if !p.Shown {
+	if false {
 		m.AppKey = ""
 	}
 	p.Merchant, p.Example = m, exampleOf(m.Style)

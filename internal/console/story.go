@@ -245,9 +245,12 @@ func tone(e *account.Entry) string {
 	case account.KindDisable, account.KindDelete, account.KindPurge, account.KindReveal, account.KindUserDisable,
 		account.KindMachineDelete, account.KindProductDelete, account.KindPickupWithdraw:
 		return "wait"
-	default:
-		return "over"
+	case account.KindChange, account.KindUserCreate, account.KindUserToken, account.KindUserChange, account.KindUserRole,
+		account.KindUserPassword, account.KindUserSignOut, account.KindUserLink, account.KindRotate, account.KindCheckpoint,
+		account.KindMerchantCreate, account.KindMerchantChange, account.KindMachineCreate, account.KindMachineChange,
+		account.KindMachinePassword, account.KindProductCreate, account.KindProductChange, account.KindPickupAcknowledge:
 	}
+	return "over"
 }
 
 func (b *teller) pickup(e *account.Entry) any {

@@ -24,7 +24,7 @@ type verificationView struct {
 	Done, Total      int64 // entries
 	Failed           bool
 	Report           *account.Report // nil: not yet
-	Left             time.Duration   // about how long it takes still; 0: not known
+	Left             string          // about how long it takes still; empty: not known
 }
 
 // Percent is how much is done.
@@ -81,13 +81,14 @@ func (v *verification) stop() {
 	}
 }
 
-func (v *verification) view(now time.Time) verificationView {
+// view is how far the last one has come. Brief writes how long something takes.
+func (v *verification) view(now time.Time, brief func(time.Duration) string) verificationView {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	view := v.last
-	if view.Running && view.Done > 0 {
-		took := now.Sub(view.Started)
-		view.Left = time.Duration(float64(took) * float64(view.Total-view.Done) / float64(view.Done)).Round(time.Second)
+	if view.Running && view.Done > 0 && view.Done < view.Total {
+		left := float64(now.Sub(view.Started)) * float64(view.Total-view.Done) / float64(view.Done)
+		view.Left = brief(time.Duration(left) + time.Second)
 	}
 	return view
 }

@@ -390,7 +390,7 @@ func newVirtualBroker(t *testing.T) *virtualBroker {
 func (b *virtualBroker) ID() string { return "test" }
 
 func (b *virtualBroker) Provides(what byte) bool {
-	return what == mqtt.OnConnectAuthenticate || what == mqtt.OnACLCheck || what == mqtt.OnPublish
+	return what == mqtt.OnConnectAuthenticate || what == mqtt.OnACLCheck || what == mqtt.OnPublish || what == mqtt.OnWillSent
 }
 
 func (b *virtualBroker) OnConnectAuthenticate(_ *mqtt.Client, p packets.Packet) bool {
@@ -402,23 +402,30 @@ func (b *virtualBroker) OnACLCheck(_ *mqtt.Client, topic string, write bool) boo
 }
 
 // OnPublish hands on uplinks whose form is the merchant's and whose signature is
-// right; others have no members.
+// right; others have no method.
 func (b *virtualBroker) OnPublish(cl *mqtt.Client, p packets.Packet) (packets.Packet, error) {
 	if cl.Net.Inline {
 		return p, nil
 	}
-	members := map[string]string{}
-	text, err := base64.StdEncoding.DecodeString(string(p.Payload))
-	if err == nil && json.Unmarshal(text, &members) == nil && members["sign"] != virtualSign(members, "kva", true) {
-		members = map[string]string{"sign": "wrong"}
-	}
-	b.uplinks <- members
+	method := b.hear(p.Payload)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if members["method"] == "client.pickup_codes.put" {
+	if method == "client.pickup_codes.put" {
 		return p, b.refusal
 	}
 	return p, nil
+}
+
+func (b *virtualBroker) OnWillSent(_ *mqtt.Client, p packets.Packet) { b.hear(p.Payload) }
+
+func (b *virtualBroker) hear(payload []byte) (method string) {
+	members := map[string]string{}
+	text, err := base64.StdEncoding.DecodeString(string(payload))
+	if err != nil || json.Unmarshal(text, &members) != nil || members["sign"] != virtualSign(members, "kva", true) {
+		members = map[string]string{"payload": string(payload)}
+	}
+	b.uplinks <- members
+	return members["method"]
 }
 
 func (b *virtualBroker) refuse(why error) {

@@ -205,7 +205,12 @@ func (v *visit) fail(err error) {
 }
 
 // explain is what to tell the visitor of a refusal.
-func (v *visit) explain(e *refusal.Error) string { return v.s.refusals.words[e.Code].In(v.lang) }
+func (v *visit) explain(e *refusal.Error) string {
+	if e.Code == refusal.IdempotencyKeyReused { // whose words are for who sends the header
+		return v.t("list.sent_before")
+	}
+	return v.s.refusals.words[e.Code].In(v.lang)
+}
 
 // refused is the words of err if it is a refusal, for a form that is shown again;
 // any other error comes back.

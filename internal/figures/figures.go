@@ -19,10 +19,10 @@ const (
 	Quarter = 15 * time.Minute
 	// ActivityMax bounds the time of which activity is asked for.
 	ActivityMax = 400 * 24 * time.Hour
-	// PresenceEvery is how often it is noted how many machines are online, and
-	// PresenceFor how long that is kept.
+	// PresenceEvery is how often it is noted how many machines are online.
 	PresenceEvery = 5 * time.Minute
-	PresenceFor   = 8 * 24 * time.Hour
+	// PresenceFor is how long that is kept.
+	PresenceFor = 8 * 24 * time.Hour
 	// WaitingMax bounds what a Summary counts of messages that wait.
 	WaitingMax = 10_000
 

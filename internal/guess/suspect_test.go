@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/scrip-codes/scrip/internal/guess"
 )
@@ -35,6 +36,11 @@ func TestSuspectOf(t *testing.T) {
 func TestLimited(t *testing.T) {
 	c := newClock()
 	d := newDatabase()
+	// The hash of a name may look like text.
+	var readable string
+	for i := 0; !utf8.ValidString(readable) || readable == ""; i++ {
+		readable = guess.Name(fmt.Sprint(i))
+	}
 	for what, l := range map[string]*guess.Limiter{
 		"alone": guess.New(4, time.Minute, c.now), "shared": guess.Shared("logins", 4, time.Minute, c.now, d),
 		"off": guess.New(0, time.Minute, c.now),
@@ -48,7 +54,7 @@ func TestLimited(t *testing.T) {
 		}
 		fail(1, guess.Address("192.0.2.1"), guess.Name("ann"))
 		fail(2, guess.Address("192.0.2.2"), guess.Name("correct horse"))
-		fail(4, guess.Account(5), guess.Name("correct horse"))
+		fail(4, guess.Account(5), guess.Name("correct horse"), readable)
 		fail(4, guess.Address(strings.Repeat("x", 101)))
 		fail(4, guess.Address("a\x00b"))
 		got, err := l.Limited(t.Context())

@@ -26,11 +26,13 @@ type filled struct {
 	keys []string // of codes that can be redeemed
 	key  string   // of the code with the id
 	id   int64
+	// Half of the codes were made in this time.
+	from, to time.Time
 }
 
 // fill issues so many codes under distinctNames names, in rounds, so that those of one
 // name lie far apart. A tenth of them has expired, another expires later, every
-// hundredth is disabled, and rare of them are used. Nothing has looked at the tables
+// hundredth is disabled, and rare of them are used. A round takes a second. Nothing has looked at the tables
 // for the planner, as in the minutes after a large batch.
 func fill(t *testing.T, codes, rounds int) *filled {
 	t.Helper()
@@ -41,6 +43,8 @@ func fill(t *testing.T, codes, rounds int) *filled {
 	ring, err := f.db.Keys().Reload(f.ctx)
 	f.check(err)
 	soon := f.clock.Now().Truncate(time.Second)
+	length := time.Duration(rounds) * time.Second
+	f.from, f.to = f.clock.Now().Add(length/4), f.clock.Now().Add(length*3/4)
 	for range rounds {
 		for name := range distinctNames {
 			b := redemption.Batch{
@@ -65,6 +69,7 @@ func fill(t *testing.T, codes, rounds int) *filled {
 				}
 			}
 			f.check(f.db.Issue(f.ctx, b))
+			f.clock.Add(time.Second / distinctNames)
 		}
 	}
 	disabled := redemption.StatusDisabled
@@ -147,6 +152,36 @@ func operations() []operation {
 			out = append(out, look(fmt.Sprint("filter ", filter), "", filter, at))
 		}
 	}
+	find := func(name string, search func(f *filled) redemption.Search) {
+		out = append(out, operation{name, func(f *filled) {
+			f.Helper()
+			s := search(f)
+			found, err := f.codes.Find(f.ctx, f.root, s, 0, 20)
+			f.check(err)
+			if found.Total == 0 {
+				f.Errorf("%s finds nothing", name)
+			}
+			_, err = f.codes.Find(f.ctx, f.root, s, max(found.Total-20, 0)/2, 20)
+			f.check(err)
+		}})
+	}
+	find("a batch", func(*filled) redemption.Search { return redemption.Search{Batch: new("name 012")} })
+	find("a batch in a time", func(f *filled) redemption.Search {
+		return redemption.Search{Batch: new("name 400"), From: f.from, To: f.to}
+	})
+	find("a time", func(f *filled) redemption.Search { return redemption.Search{From: f.from, To: f.to} })
+	find("expired in a time", func(f *filled) redemption.Search {
+		return redemption.Search{From: f.from, To: f.to, Filter: redemption.FilterExpired}
+	})
+	find("used by somebody", func(f *filled) redemption.Search { return redemption.Search{UsedBy: f.user.ID} })
+	batches := func(f *filled) {
+		_, _, err := f.codes.Batches(f.ctx, f.root, "4", 500, 20)
+		f.check(err)
+	}
+	invalid := func(f *filled) {
+		_, err := f.codes.CountInvalid(f.ctx, f.root)
+		f.check(err)
+	}
 	redeems := func(f *filled) {
 		for range 20 {
 			f.use()
@@ -169,6 +204,7 @@ func operations() []operation {
 		}
 	}
 	return append(out, operation{"ledger", ledger}, operation{"20 redeems", redeems},
+		operation{"batches", batches}, operation{"invalid", invalid},
 		operation{"a step of the sweep", sweep}, operation{"a step of the removal", purge})
 }
 

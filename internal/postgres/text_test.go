@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -52,5 +53,30 @@ func TestOddText(t *testing.T) {
 	f.check(err)
 	if want := "a\uFFFDb\uFFFDc"; len(entries) != 1 || entries[0].Address != want {
 		t.Errorf("the ledger holds %+v, want the address %q", entries, want)
+	}
+}
+
+// TestNamesInOrder finds users by how their names begin, and pages through them,
+// where the database's locale puts letters in another order than their bytes are in.
+func TestNamesInOrder(t *testing.T) {
+	f := newFixture(t)
+	f.exec(f.raw(), `ALTER TABLE users ALTER COLUMN username TYPE TEXT COLLATE "en-x-icu"`)
+	for _, name := range []string{"ub", "Ua", "uA", "u-c", "U", "uZ", "ü", "u"} {
+		f.user(name)
+	}
+	var got []string
+	for q := (account.UserQuery{Prefix: "u", Limit: 2}); ; {
+		page, err := f.db.SearchUsers(f.ctx, q)
+		f.check(err)
+		if len(page) == 0 {
+			break
+		}
+		for _, u := range page {
+			got = append(got, u.Username)
+		}
+		q.Before = page[len(page)-1].ID
+	}
+	if want := []string{"u", "u-c", "uA", "uZ", "ub"}; !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
 	}
 }

@@ -33,8 +33,9 @@ type box struct {
 }
 
 type codeRead struct {
-	squares string  // as matrix writes them
-	square  float64 // in points
+	squares string   // as matrix writes them
+	square  float64  // in points
+	texts   []string // of the same card
 }
 
 type fontRead struct {
@@ -229,6 +230,9 @@ func (r reader) page(content []byte, fonts map[string]fontRead) pageRead {
 				b.top = max(b.top, b.bottom+0.9*size)
 			}
 			page.texts = append(page.texts, b.text)
+			if n := len(page.codes); n > 0 {
+				page.codes[n-1].texts = append(page.codes[n-1].texts, b.text)
+			}
 			page.boxes = append(page.boxes, b)
 			continue
 		}
@@ -249,7 +253,7 @@ func (r reader) page(content []byte, fonts map[string]fontRead) pageRead {
 				size = max(size, b.y+1)
 			}
 			square, x, y := decimal(t, code[1]), decimal(t, code[3]), decimal(t, code[4])
-			page.codes = append(page.codes, codeRead{draw(size, bars), square})
+			page.codes = append(page.codes, codeRead{squares: draw(size, bars), square: square})
 			page.boxes = append(page.boxes, box{
 				text: "a QR code",
 				left: x - quietZone*square, top: y + quietZone*square,

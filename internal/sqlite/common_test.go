@@ -156,6 +156,7 @@ func (f *fixture) state(db *sql.DB) string {
 		`SELECT group_concat(id || ':' || kind || ':' || code_id || ':' || sent) FROM outbox`,
 		`SELECT group_concat(id || ':' || presence || ':' || last_seen) FROM machines`,
 		`SELECT group_concat(name_id || ':' || level || ':' || block || ':' || enabled || ':' || used) FROM redemption_counts`,
+		`SELECT group_concat(state || ':' || codes || ':' || billions || ':' || units) FROM redemption_worth`,
 	} {
 		var s sql.NullString
 		f.check(db.QueryRowContext(f.ctx, text).Scan(&s))

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -28,7 +29,8 @@ const (
 
 // fill issues so many codes under distinctNames names, in rounds, so that those
 // of one name lie far apart. A tenth of them expires, every hundredth is
-// disabled, and rare of them are used. It returns a key and the id of its code.
+// disabled, and rare of them are used. A round takes a second. It returns a key and
+// the id of its code.
 func (f *fixture) fill(codes, rounds int) (key string, id int64) {
 	f.Helper()
 	f.check(f.db.Careless(f.ctx))
@@ -58,6 +60,7 @@ func (f *fixture) fill(codes, rounds int) (key string, id int64) {
 				}
 			}
 			f.check(f.db.Issue(f.ctx, b))
+			f.clock.Add(time.Second / distinctNames)
 		}
 	}
 	for at := int64(50); at <= int64(codes); at += 100 {
@@ -82,9 +85,15 @@ type look struct {
 	keyword string
 	filter  redemption.Filter
 	page    int64 // in hundredths of the way to the last
+
+	more redemption.Search // without those two
 }
 
-func looks(key string, id int64) []look {
+// looks are all ways to look at codes that were made from start on, in so many
+// rounds.
+func looks(key string, id int64, start time.Time, rounds int) []look {
+	length := time.Duration(rounds) * time.Second
+	within := redemption.Search{From: start.Add(length / 4), To: start.Add(length * 3 / 4)}
 	out := []look{
 		{name: "by id", keyword: fmt.Sprint(id)},
 		{name: "by key", keyword: key},
@@ -93,9 +102,15 @@ func looks(key string, id int64) []look {
 		{name: "a third of the names", keyword: "4", page: 50},
 		{name: "most names", keyword: "a", page: 99},
 		{name: "no name", keyword: "zzz"},
+		{name: "a batch", page: 50, more: redemption.Search{Batch: new("name 012")}},
+		{name: "a batch, by part of its name", keyword: "12", more: redemption.Search{Batch: new("name 012")}},
+		{name: "ten names in a time", keyword: "name 01", page: 50, more: redemption.Search{To: within.To}},
+		{name: "a batch in a time", more: redemption.Search{Batch: new("name 400"), From: within.From, To: within.To}},
+		{name: "used by somebody", more: redemption.Search{UsedBy: 1}},
 	}
 	for _, page := range []int64{0, 50, 100} {
-		out = append(out, look{name: "list", page: page}, look{name: "all names", keyword: "name", page: page})
+		out = append(out, look{name: "list", page: page}, look{name: "all names", keyword: "name", page: page},
+			look{name: "a time", page: page, more: within}, look{name: "expired in a time", filter: redemption.FilterExpired, page: page, more: within})
 		for _, filter := range []redemption.Filter{
 			redemption.FilterLive, redemption.FilterDisabled, redemption.FilterExpired,
 		} {
@@ -108,27 +123,38 @@ func looks(key string, id int64) []look {
 // at is the offset of the page that l looks at.
 func (f *fixture) at(l look) int64 {
 	f.Helper()
-	_, total, err := f.codes.Search(f.ctx, f.root, l.keyword, l.filter, 0, 20)
-	f.check(err)
+	total := f.look(l, 0).Total
 	if (total == 0) != (l.keyword == "zzz") {
 		f.Errorf("%s finds %d", l.name, total)
 	}
 	return max(total-20, 0) * l.page / 100
 }
 
-func (f *fixture) look(l look, offset int64) {
+func (f *fixture) look(l look, offset int64) redemption.Found {
 	f.Helper()
-	_, _, err := f.codes.Search(f.ctx, f.root, l.keyword, l.filter, offset, 20)
+	search := l.more
+	search.Keyword, search.Filter = l.keyword, l.filter
+	found, err := f.codes.Find(f.ctx, f.root, search, offset, 20)
 	f.check(err)
+	return found
 }
 
 // pages is how many pages of the database a look reads.
 func (f *fixture) pages(l look, offset int64) int64 {
 	f.Helper()
-	f.look(l, offset)
+	return f.reads(func(f *fixture) error {
+		f.look(l, offset)
+		return nil
+	})
+}
+
+// reads is how many pages of the database do reads the second time.
+func (f *fixture) reads(do func(*fixture) error) int64 {
+	f.Helper()
+	f.check(do(f))
 	before, err := f.db.PagesRead()
 	f.check(err)
-	f.look(l, offset)
+	f.check(do(f))
 	after, err := f.db.PagesRead()
 	f.check(err)
 	return after - before
@@ -139,6 +165,7 @@ func (f *fixture) pages(l look, offset int64) int64 {
 // roughly. Ten million are `scrip bench`'s to look at.
 func TestFlat(t *testing.T) {
 	small, large := newFixture(t, nil), newFixture(t, nil)
+	start := small.clock.Now()
 	smallKey, smallID := small.fill(2_000, 1)
 	largeKey, largeID := large.fill(200_000, 2)
 	t.Run("rare", func(t *testing.T) {
@@ -149,8 +176,25 @@ func TestFlat(t *testing.T) {
 			t.Errorf("%d pages were read for 20 of %d codes in 200,000", n, rare)
 		}
 	})
-	largeLooks := looks(largeKey, largeID)
-	for i, l := range looks(smallKey, smallID) {
+	t.Run("counts", func(t *testing.T) {
+		for what, do := range map[string]func(f *fixture) error{
+			"batches": func(f *fixture) error {
+				_, _, err := f.codes.Batches(f.ctx, f.root, "4", 500, 20)
+				return err
+			},
+			"invalid": func(f *fixture) error {
+				_, err := f.codes.CountInvalid(f.ctx, f.root)
+				return err
+			},
+		} {
+			few, many := small.in(t).reads(do), large.in(t).reads(do)
+			if t.Logf("%s: %d and %d pages", what, few, many); many > 2*few+20 {
+				t.Errorf("%s: %d pages were read of 200,000 codes, %d of 2,000", what, many, few)
+			}
+		}
+	})
+	largeLooks := looks(largeKey, largeID, start, 2)
+	for i, l := range looks(smallKey, smallID, start, 1) {
 		t.Run(fmt.Sprintf("%s at %d%%", l.name, l.page), func(t *testing.T) {
 			sides := []struct {
 				f      *fixture
@@ -204,7 +248,7 @@ func TestPlans(t *testing.T) {
 	raw := f.raw()
 	plain := regexp.MustCompile(`^\s*(BEGIN|COMMIT|ROLLBACK|PRAGMA)`)
 	scan := regexp.MustCompile(`^SCAN (redemptions|redemption_counts|ledger|users|answers|sessions|r|u|s|` +
-		`merchants|machines|products|pickup_codes|outbox|o|m|c)\b`)
+		`merchants|machines|products|pickup_codes|outbox|jobs|o|m|c)\b`)
 	for _, text := range texts {
 		if plain.MatchString(text) {
 			continue
@@ -226,6 +270,7 @@ func mayWalk(text string) bool {
 		`FROM users WHERE role >= ?`,
 		`SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT `,
 		`UPDATE machines SET presence = ? WHERE presence = ?`, // once, at the start
+		`last_seen > ? THEN 1 END)`,                           // how many machines are online: there are not many
 	} {
 		if strings.Contains(text, allowed) {
 			return true
@@ -299,6 +344,7 @@ func (f *fixture) everything() {
 	_, err = f.codes.Change(ctx, f.root, 5, redemption.Change{Name: new("other"), Status: new(redemption.StatusDisabled)})
 	f.check(err)
 	f.check(f.codes.Delete(ctx, f.root, 6))
+	f.work()
 	f.check(f.codes.Sweep(ctx))
 	_, err = f.codes.DeleteInvalid(ctx, ctx, f.root)
 	f.check(err)
@@ -368,6 +414,7 @@ func (f *fixture) vending() fleet.Machine {
 		f.check(err)
 	}
 	f.watched(m)
+	f.summedUp()
 	_, err = f.db.Since(ctx, 0, 10)
 	f.check(err)
 	_, err = f.db.Holding(ctx, m.ID, 0, 10)
@@ -428,7 +475,48 @@ func (f *fixture) search() {
 		for filter := redemption.FilterAll; filter <= redemption.FilterExpired; filter++ {
 			_, _, err := f.codes.Search(f.ctx, f.root, keyword, filter, 3, 20)
 			f.check(err)
+			for _, search := range []redemption.Search{
+				{Batch: new("name 1"), From: f.clock.Now(), To: f.clock.Now()}, {UsedBy: 2}, {UsedBy: 2, Before: 100},
+			} {
+				search.Keyword, search.Filter = keyword, filter
+				_, err = f.codes.Find(f.ctx, f.root, search, 3, 20)
+				f.check(err)
+			}
 		}
+	}
+	_, _, err := f.codes.Batches(f.ctx, f.root, "n", 0, 20)
+	f.check(err)
+}
+
+// work has many codes made and removed, and does what there is to do with a page of
+// them.
+func (f *fixture) work() {
+	f.Helper()
+	ctx := f.ctx
+	j, err := f.codes.StartIssue(ctx, f.root, redemption.IssueRequest{Name: "many", Count: 250, Quota: 1})
+	f.check(err)
+	refused, err := f.codes.ChangeMany(ctx, f.root, []int64{j.Codes[0].First}, disabling())
+	f.check(err)
+	gone, err := f.codes.DeleteMany(ctx, f.root, []int64{j.Codes[0].First + 1})
+	f.check(err)
+	if len(refused)+len(gone) > 0 {
+		f.Errorf("refused were %v and %v", refused, gone)
+	}
+	_, err = f.codes.StartPurge(ctx, f.root)
+	f.check(err)
+	f.check(f.codes.RunJobs(ctx))
+	_, _, err = f.codes.JobCodes(ctx, f.root, j.ID, 0, 100)
+	f.check(err)
+	_, err = f.codes.StopJob(ctx, f.root, j.ID)
+	f.check(err)
+	_, err = f.codes.Job(ctx, f.root, j.ID)
+	f.check(err)
+	_, err = f.codes.Jobs(ctx, f.root, 10)
+	f.check(err)
+	ended, end := context.WithCancel(ctx)
+	end()
+	if err := f.codes.RunJobs(ended); !errors.Is(err, context.Canceled) {
+		f.Errorf("it ended with %v", err)
 	}
 }
 

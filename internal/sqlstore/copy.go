@@ -26,8 +26,9 @@ type Table struct {
 }
 
 // Tables are all that a copy carries. Beside them are the epoch and the salt of
-// the data keys, what is added up anew, and what means nothing to other servers
-// than those that wrote it: failed guesses, leases and duties.
+// the data keys, what is added up anew, what is under way or over, as jobs are,
+// and what means nothing to other servers than those that wrote it: failed guesses,
+// leases and duties.
 func Tables() []Table {
 	t := func(name string, key int, counted bool, columns string) Table {
 		return Table{Name: name, Columns: strings.Fields(columns), Key: key, Counted: counted}

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -91,8 +92,9 @@ func (d *Store) StartIssue(ctx context.Context, j redemption.Job, b redemption.B
 		started.State = redemption.JobUnderWay
 		made(&started, first, int64(len(b.Keys)))
 		if started.State == redemption.JobUnderWay {
-			if err := t.mayStart(ctx); err != nil {
-				return err
+			jobs, err := eachJob(ctx, t.Conn, underWay())
+			if err != nil || len(jobs) >= redemption.JobsMax {
+				return cmp.Or(err, tooManyJobs())
 			}
 		}
 		started.ID, err = t.insertJob(ctx, &started)
@@ -104,17 +106,7 @@ func (d *Store) StartIssue(ctx context.Context, j redemption.Job, b redemption.B
 	return started, nil
 }
 
-// mayStart refuses if as many jobs are under way as may be.
-func (t *Tx) mayStart(ctx context.Context) error {
-	var n int64
-	if err := t.Row(ctx, `SELECT count(*) FROM jobs WHERE state = 1 AND id > 0`).Scan(&n); err != nil {
-		return err
-	}
-	if n >= redemption.JobsMax {
-		return refusal.Later(refusal.TooBusy, time.Minute)
-	}
-	return nil
-}
+func tooManyJobs() error { return refusal.Later(refusal.TooBusy, time.Minute) }
 
 // insertJob writes a new job. It fails with sql.ErrNoRows if another one is in its
 // way.
@@ -134,13 +126,17 @@ func (d *Store) StartPurge(ctx context.Context, j redemption.Job) (started redem
 	j.State = redemption.JobUnderWay
 	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		for range startTries {
-			var err error
-			started, err = scanJob(t.Row(ctx, selectJob+`WHERE state = 1 AND kind = 'purge'`))
-			if refusal.CodeOf(err) != refusal.RedemptionJobNotFound {
+			jobs, err := eachJob(ctx, t.Conn, underWay())
+			if err != nil {
 				return err
 			}
-			if err := t.mayStart(ctx); err != nil {
-				return err
+			for _, started = range jobs {
+				if started.Kind == redemption.JobPurge {
+					return nil
+				}
+			}
+			if len(jobs) >= redemption.JobsMax {
+				return tooManyJobs()
 			}
 			started = j
 			started.ID, err = t.insertJob(ctx, &started)
@@ -272,19 +268,31 @@ func (d *Store) Jobs(ctx context.Context, limit int64) ([]redemption.Job, error)
 	return d.jobs(ctx, `WHERE id > 0 ORDER BY id DESC`+Limit(limit))
 }
 
+// underWay is which jobs are: a few more than may be, since two servers may have
+// begun the last one.
+func underWay() string {
+	return `INDEXED BY jobs_running WHERE state = 1 AND id > 0 ORDER BY id` + Limit(2*redemption.JobsMax)
+}
+
 // JobsUnderWay implements redemption.Store.
 func (d *Store) JobsUnderWay(ctx context.Context) ([]redemption.Job, error) {
-	return d.jobs(ctx, `INDEXED BY jobs_running WHERE state = 1 AND id > 0 ORDER BY id`+Limit(2*redemption.JobsMax))
+	return d.jobs(ctx, underWay())
 }
 
 func (d *Store) jobs(ctx context.Context, where string) (jobs []redemption.Job, err error) {
 	err = d.engine.Read(ctx, func(s Conn) error {
-		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
-			j, err := scanJob(row)
-			jobs = append(jobs, j)
-			return err
-		}, selectJob+where)
+		jobs, err = eachJob(context.WithoutCancel(ctx), s, where)
+		return err
 	})
+	return jobs, err
+}
+
+func eachJob(ctx context.Context, s Conn, where string) (jobs []redemption.Job, err error) {
+	err = s.Each(ctx, func(row Scanner) error {
+		j, err := scanJob(row)
+		jobs = append(jobs, j)
+		return err
+	}, selectJob+where)
 	if err != nil {
 		return nil, fmt.Errorf("listing jobs: %w", err)
 	}

@@ -21,6 +21,7 @@ func fleetTests() map[string]func(*world) {
 		"Merchants":     testFleetMerchants,
 		"Machines":      testFleetMachines,
 		"Find":          testFleetFind,
+		"Names":         testNames,
 		"Passwords":     testFleetPasswords,
 		"Presence":      testFleetPresence,
 		"ProductIDs":    testFleetProductIDs,

@@ -1,0 +1,105 @@
+package postgres_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scrip-codes/scrip/internal/figures"
+)
+
+func (f *fixture) overview() *figures.Service { return figures.NewService(f.db, f.clock.Now) }
+
+func (f *fixture) summary() (s figures.Summary, worth string) {
+	f.Helper()
+	s, err := f.overview().Summary(f.ctx, f.root)
+	f.check(err)
+	worth = "unknown"
+	if s.Worth != nil {
+		worth = fmt.Sprint(s.Worth.Live, s.Worth.Disabled, s.Worth.Used)
+	}
+	return s, worth
+}
+
+// folded waits until all changes have been added to the counts.
+func (f *fixture) folded(raw *pgx.Conn) {
+	f.Helper()
+	_, err := f.db.Sweep(f.ctx, f.clock.Now())
+	f.check(err)
+	if n := f.number(raw, `SELECT count(*) FROM redemption_changes`); n != 0 {
+		f.Fatalf("%d changes are left", n)
+	}
+}
+
+// TestWorthBesideOlderProgram has codes used as a program does that knows of no
+// worth, folds what it has written or has it fold the rest: what codes are worth
+// is not known then, and counted again soon.
+func TestWorthBesideOlderProgram(t *testing.T) {
+	const (
+		use     = `UPDATE redemptions SET state = 3, redeemed = 1, used_by = 1 WHERE id = %d`
+		changes = `INSERT INTO redemption_changes (first, last, name_id, state, expires, n)
+			SELECT ARRAY[id, id], ARRAY[id, id], ARRAY[name_id, name_id], ARRAY[1, 3], ARRAY[0, 0], ARRAY[-1, 1]
+			FROM redemptions WHERE id = %d`
+		fold = `UPDATE redemption_counts c SET enabled = c.enabled - 1, used = c.used + 1 FROM redemptions r
+			WHERE r.id = %d AND c.name_id IN (0, r.name_id) AND c.block = r.id >> CAST(c.level AS INT)`
+		price  = `UPDATE redemptions SET quota = quota + 5 WHERE id = %d`
+		priced = `INSERT INTO redemption_changes (first, last, name_id, state, expires, n)
+			SELECT ARRAY[id, id], ARRAY[id, id], ARRAY[name_id, name_id], ARRAY[1, 1], ARRAY[0, 0], ARRAY[-1, 1]
+			FROM redemptions WHERE id = %d`
+	)
+	f := newFixture(t)
+	f.issue(10, 7)
+	raw := f.raw()
+	f.folded(raw)
+	f.check(f.overview().Recount(f.ctx))
+	var used, more int64
+	for i, c := range []struct {
+		what, how  string
+		used, more int64
+	}{
+		{use, changes, 1, 0}, // one of the new ones folds it
+		{use, fold, 1, 0},    // it has folded it itself
+		{price, priced, 0, 5},
+	} {
+		used, more = used+c.used, more+c.more
+		id := i + 1
+		f.exec(raw, `BEGIN`, fmt.Sprintf(c.what, id), fmt.Sprintf(c.how, id), `COMMIT`)
+		if s, worth := f.summary(); worth != "unknown" || s.Codes.Used != used {
+			t.Errorf("step %d: %d used, worth %s", i, s.Codes.Used, worth)
+		}
+		f.folded(raw)
+		if s, worth := f.summary(); worth != "unknown" || s.Codes.Used != used {
+			t.Errorf("step %d, folded: %d used, worth %s", i, s.Codes.Used, worth)
+		}
+		f.clock.Add(time.Minute)
+		f.check(f.overview().Recount(f.ctx))
+		s, worth := f.summary()
+		if want := fmt.Sprint(7*s.Codes.Live+more, 0, 7*used); worth != want {
+			t.Errorf("step %d: worth %s after a recount, want %s", i, worth, want)
+		}
+	}
+}
+
+// TestRecountBesideUnfolded counts while changes wait to be folded that an older
+// program wrote: it need not be done again when they are.
+func TestRecountBesideUnfolded(t *testing.T) {
+	f := newFixture(t)
+	f.issue(10, 7)
+	f.check(f.overview().Recount(f.ctx))
+	f.clock.Add(time.Minute)
+	raw, holder := f.raw(), f.raw()
+	f.exec(raw, `BEGIN`, `UPDATE redemptions SET state = 2 WHERE id = 1`,
+		`INSERT INTO redemption_changes (first, last, name_id, state, expires, n)
+			SELECT ARRAY[id, id], ARRAY[id, id], ARRAY[name_id, name_id], ARRAY[1, 2], ARRAY[0, 0], ARRAY[-1, 1]
+			FROM redemptions WHERE id = 1`)
+	f.exec(raw, `COMMIT`)
+	f.exec(holder, `BEGIN`, `SELECT id FROM redemption_changes FOR UPDATE`)
+	f.check(f.overview().Recount(f.ctx))
+	f.exec(holder, `COMMIT`)
+	f.folded(raw)
+	if s, worth := f.summary(); worth != fmt.Sprint(7*s.Codes.Live, 7, 0) {
+		t.Errorf("worth %s of %+v", worth, s.Codes)
+	}
+}
