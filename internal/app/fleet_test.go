@@ -3,6 +3,7 @@ package app_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -56,6 +57,55 @@ func TestCommandsEndConnections(t *testing.T) {
 	ends(lost, "the machine was deleted")
 	if _, err := connect(second); err == nil {
 		t.Error("the password of a deleted machine works")
+	}
+}
+
+// TestWebSocket: a machine reaches the server over WebSocket too, on the port of
+// HTTP, until the server stops. A server without MQTT says so.
+func TestWebSocket(t *testing.T) {
+	t.Parallel()
+	env := settings(t)
+	s := start(t, env)
+	scrip(t, env, "merchant", "create", "Acme")
+	password := member(t, scrip(t, env, "machine", "create", "16327138",
+		"--merchant", "1", "--name", "Lobby", "--timezone", "UTC", "--json"), "mqtt_password")
+	lost := make(chan struct{})
+	connect := func(password string) mqtt.Client {
+		c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("ws" + strings.TrimPrefix(s.url, "http") + "/mqtt").
+			SetUsername("16327138").SetPassword(password).SetAutoReconnect(false).SetConnectTimeout(patience).
+			SetConnectionLostHandler(func(mqtt.Client, error) { close(lost) }))
+		t.Cleanup(func() { c.Disconnect(0) })
+		c.Connect().Wait()
+		return c
+	}
+	if connect("wrong").IsConnected() {
+		t.Error("a wrong password works")
+	}
+	c := connect(password)
+	token := c.Subscribe("/clients/16327138", 1, nil)
+	if token.Wait(); token.Error() != nil || !c.IsConnected() {
+		t.Fatalf("subscribing: %v\n%s", token.Error(), s.stderr)
+	}
+	s.stop(t)
+	select {
+	case <-lost:
+	case <-time.After(patience):
+		t.Error("still connected to a server that has stopped")
+	}
+
+	s = start(t, append(settings(t), "SCRIP_MQTT_ADDR=off"))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/mqtt", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusNotFound || !strings.Contains(string(body), "SCRIP_MQTT_ADDR") {
+		t.Errorf("without MQTT: %d %s, %v", answer.StatusCode, body, err)
 	}
 }
 

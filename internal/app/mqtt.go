@@ -130,7 +130,7 @@ func (m *machines) startExternal(
 		b.Close()
 		return nil
 	}
-	m.overWeb = b.Web(web.NewAddresses(m.log, c.TrustedProxies).Of)
+	m.overWeb = b.Web(web.NewAddresses(m.log, c.TrustedProxies).Of) //nolint:contextcheck // what clients do is no part of the start
 	m.jobs.Go(func() { m.relay.Run(work, b) })
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), nil
 }

@@ -155,7 +155,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		Version:        p.Version,
 		MQTT:           machines.mayAsk(c),
 	})
-	server := newServer(log, both(programs, people))
+	server := newServer(log, compose(programs, people, machines.web()))
 	var jobs sync.WaitGroup
 	jobs.Go(func() { limitMemory(work) })
 	for _, j := range []job{
@@ -212,14 +212,17 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	return err
 }
 
-// both is HTTP for programs and for people.
-func both(programs, people http.Handler) http.Handler {
+// compose is HTTP for programs, for people, and for machines.
+func compose(programs, people, machines http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if api.Serves(r.URL.Path) {
+		switch {
+		case r.URL.Path == "/mqtt" && r.Method == http.MethodGet:
+			machines.ServeHTTP(w, r)
+		case api.Serves(r.URL.Path):
 			programs.ServeHTTP(w, r)
-			return
+		default:
+			people.ServeHTTP(w, r)
 		}
-		people.ServeHTTP(w, r)
 	})
 }
 

@@ -270,13 +270,19 @@ type violation struct {
 	}
 }
 
-// sound fails if the page shows anything that those who use a keyboard or a screen
-// reader cannot use, or is wider than the window.
-func (t *tab) sound(what string) {
+// fits fails if the page is wider than the window.
+func (t *tab) fits(what string) {
 	t.Helper()
 	if n := eval[int](t, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); n > 0 {
 		t.Errorf("%s: the page is %d pixels wider than the window", what, n)
 	}
+}
+
+// sound fails if the page shows anything that those who use a keyboard or a screen
+// reader cannot use, or is wider than the window.
+func (t *tab) sound(what string) {
+	t.Helper()
+	t.fits(what)
 	t.do(chromedp.Evaluate[chromedp.Void](axe))
 	list := eval[[]violation](t, `axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations)`)
 	for _, v := range list {

@@ -253,7 +253,7 @@ func rowOrder(a, b string) int {
 
 // pickupID is the pickup code that the address names.
 func pickupID(v *visit) (int64, error) {
-	if id := v.idOf("id"); id > 0 {
+	if id := v.pathID(); id > 0 {
 		return id, nil
 	}
 	return 0, refusal.New(refusal.PickupNotFound)

@@ -133,7 +133,7 @@ func (s *server) addProduct(v *visit) error {
 
 // productAsked is the product that the address names.
 func productAsked(v *visit) (int64, error) {
-	if id := v.idOf("id"); id > 0 {
+	if id := v.pathID(); id > 0 {
 		return id, nil
 	}
 	return 0, refusal.New(refusal.ProductNotFound)

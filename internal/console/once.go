@@ -74,8 +74,8 @@ func amount(text string) (int64, bool) {
 	return n, err == nil
 }
 
-// idOf reads the id in a path; nothing has the id 0.
-func (v *visit) idOf(name string) int64 { return wholeNumber(v.r.PathValue(name)) }
+// pathID reads the id in the path; nothing has the id 0.
+func (v *visit) pathID() int64 { return wholeNumber(v.r.PathValue("id")) }
 
 // cursor reads where a page of a list begins; 0 for the first.
 func (v *visit) cursor() int64 { return wholeNumber(v.r.FormValue("before")) }

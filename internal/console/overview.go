@@ -15,7 +15,7 @@ import (
 
 const (
 	newsLength   = 9 // entries
-	silentLength = 5  // machines
+	silentLength = 5 // machines
 	chartDays    = 30
 	chartHours   = 24
 	// backlogAfter is how long a push may wait before it needs a look.

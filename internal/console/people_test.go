@@ -20,6 +20,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/console"
 	"github.com/scrip-codes/scrip/internal/enginetest"
+	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/pickup"
@@ -33,6 +34,7 @@ type people struct {
 	accounts *account.Service
 	codes    *redemption.Service
 	fleet    *fleet.Service
+	pickups  *pickup.Service
 	logs     *logs
 	verify   func(ctx context.Context, progress func(done, total int64)) (account.Report, error)
 	// Their ids, by name: root, admin, alice and bob.
@@ -78,13 +80,15 @@ func newPeople(t *testing.T) *people {
 		accounts: account.NewService(db, limiter("logins"), now),
 		codes:    redemption.NewService(db, db.Keys(), limiter("redeems"), now),
 		fleet:    fleet.NewService(db, db.Keys(), limiter("machines"), now, nil),
+		pickups:  pickup.NewService(db, db.Keys(), now, nil),
 		logs:     new(logs), ids: map[string]int64{"root": 1}, as: map[string]*http.Client{},
 	}
 	work, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	t.Cleanup(stop)
 	h, err := console.New(console.Config{
-		Accounts: p.accounts, Redemptions: p.codes, Fleet: p.fleet, Pickups: pickup.NewService(db, db.Keys(), now, nil),
-		Keys: db.Keys(), Log: slog.New(slog.NewTextHandler(p.logs, nil)), Now: now, Work: work, Version: "v9.8.7",
+		Accounts: p.accounts, Redemptions: p.codes, Fleet: p.fleet, Pickups: p.pickups,
+		Figures: figures.NewService(db, now),
+		Keys:    db.Keys(), Log: slog.New(slog.NewTextHandler(p.logs, nil)), Now: now, Work: work, Version: "v9.8.7",
 		Database: "SQLite", MQTTAddress: "mqtt://broker.example:1883", GuessLimit: limitOfGuesses, GuessWindow: 10 * time.Minute,
 		Verify: func(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
 			return p.verify(ctx, progress)

@@ -251,14 +251,14 @@ func (s *server) merchantPage(v *visit) error {
 }
 
 func (s *server) showMerchant(v *visit, status int, p merchantPage) error {
-	m, err := s.Fleet.Merchant(v.ctx(), v.actor(), v.idOf("id"))
+	m, err := s.Fleet.Merchant(v.ctx(), v.actor(), v.pathID())
 	if err != nil {
 		return err
 	}
 	if p.Problem != "" { // what was typed stays
 		m.Name, m.Style = p.Name, p.Style
 	}
-	if false {
+	if !p.Shown {
 		m.AppKey = ""
 	}
 	p.Merchant, p.Example = m, exampleOf(m.Style)
@@ -267,7 +267,7 @@ func (s *server) showMerchant(v *visit, status int, p merchantPage) error {
 
 func (s *server) changeMerchant(v *visit) error {
 	name, style := v.r.PostFormValue("name"), styleOf(v.r.PostFormValue)
-	m, err := s.Fleet.ChangeMerchant(v.ctx(), v.actor(), v.idOf("id"), fleet.MerchantChange{
+	m, err := s.Fleet.ChangeMerchant(v.ctx(), v.actor(), v.pathID(), fleet.MerchantChange{
 		Name: &name, Payload: &style.Payload, Signature: &style.Signature, ExpiryUnit: &style.Expiry,
 	})
 	if err != nil {
@@ -285,7 +285,7 @@ func (s *server) changeMerchant(v *visit) error {
 }
 
 func (s *server) revealAppKey(v *visit) error {
-	if _, err := s.Fleet.RevealAppKey(v.ctx(), v.actor(), v.idOf("id")); err != nil {
+	if _, err := s.Fleet.RevealAppKey(v.ctx(), v.actor(), v.pathID()); err != nil {
 		return err
 	}
 	return s.showMerchant(v, http.StatusOK, merchantPage{Shown: true})
@@ -298,12 +298,12 @@ func (s *server) newAppKey(v *visit) error {
 	if key == "" {
 		key = account.NewToken()
 	}
-	_, err := s.Fleet.ChangeMerchant(v.ctx(), v.actor(), v.idOf("id"), fleet.MerchantChange{AppKey: &key})
+	_, err := s.Fleet.ChangeMerchant(v.ctx(), v.actor(), v.pathID(), fleet.MerchantChange{AppKey: &key})
 	if err != nil {
 		if refusal.CodeOf(err) != refusal.MerchantAppKey {
 			return err
 		}
-		old, err2 := s.Fleet.Merchant(v.ctx(), v.actor(), v.idOf("id"))
+		old, err2 := s.Fleet.Merchant(v.ctx(), v.actor(), v.pathID())
 		if err2 != nil {
 			return err2
 		}

@@ -137,7 +137,7 @@ type userPage struct {
 }
 
 func (s *server) userPage(v *visit) error {
-	return s.showUser(v, http.StatusOK, v.idOf("id"), userPage{})
+	return s.showUser(v, http.StatusOK, v.pathID(), userPage{})
 }
 
 func (s *server) showUser(v *visit, status int, id int64, p userPage) error {
@@ -165,7 +165,7 @@ func (s *server) showUser(v *visit, status int, id int64, p userPage) error {
 
 // changeUser does something to a user and comes back to the user's page.
 func (s *server) changeUser(v *visit, said string, do func(ctx context.Context, by account.Actor, id int64) error) error {
-	id := v.idOf("id")
+	id := v.pathID()
 	if err := do(v.ctx(), v.actor(), id); err != nil {
 		var p userPage
 		if refusal.CodeOf(err) == refusal.AccountNotFound {
@@ -181,7 +181,7 @@ func (s *server) changeUser(v *visit, said string, do func(ctx context.Context, 
 }
 
 func (s *server) setUserQuota(v *visit) error {
-	id := v.idOf("id")
+	id := v.pathID()
 	p := userPage{
 		Less: v.r.PostFormValue("way") == "less", Amount: v.r.PostFormValue("amount"), Reason: v.r.PostFormValue("reason"),
 	}
@@ -245,7 +245,7 @@ func (s *server) signOutUser(v *visit) error {
 }
 
 func (s *server) renewUserToken(v *visit) error {
-	id := v.idOf("id")
+	id := v.pathID()
 	token, err := s.Accounts.RenewToken(v.ctx(), v.actor(), id)
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func (s *server) renewUserToken(v *visit) error {
 	return s.showUser(v, http.StatusOK, id, userPage{Token: token})
 }
 
-func (s *server) newUserLink(v *visit) error { return s.showLink(v, v.idOf("id")) }
+func (s *server) newUserLink(v *visit) error { return s.showLink(v, v.pathID()) }
 
 // showLink makes a link that sets a user's password, and shows it.
 func (s *server) showLink(v *visit, id int64) error {

@@ -123,12 +123,16 @@ func TestVirtualMachine(t *testing.T) {
 	tab.open(t, site+"/")
 	tab.shows(t, "#vm-unreported", "1")
 
-	b.refuse(packets.CodeNoMatchingSubscribers) // nobody has it
+	b.refuse(&packets.CodeNoMatchingSubscribers) // nobody has it
 	tab.do(t, `document.getElementById("vm-unplug").click()`)
 	tab.shows(t, "#vm-state", "Online") // with the password that it kept
 	if put := b.uplink(t, "client.pickup_codes.put"); put["id"] != "2" {
 		t.Errorf("it reports %v", put)
 	}
+	tab.shows(t, "#vm-log .vm-mark.bad", "not acknowledged: trying again")
+	tab.shows(t, "#vm-unreported", "1")
+	b.refuse(&packets.ErrQuotaExceeded)
+	tab.do(t, `document.getElementById("vm-empty").click()`)
 	tab.shows(t, "#vm-log .vm-mark.bad", "not acknowledged: trying again")
 	tab.shows(t, "#vm-unreported", "1")
 	b.refuse(nil)
@@ -151,13 +155,11 @@ func TestVirtualOneTab(t *testing.T) {
 	first := newVirtualTab(t)
 	first.open(t, site+"/?password=right")
 	first.shows(t, "#vm-state", "Online")
-	ctx, cancel := chromedp.NewContext(first.ctx)
-	defer cancel()
-	second := &virtualTab{ctx: ctx}
-	second.open(t, site+"/?password=right")
-	second.shows(t, "#vm-state", "Online")
+	// A frame is to the browser's storage what a tab is.
+	first.do(t, `document.body.append(Object.assign(document.createElement("iframe"), {src: "/?password=right"}))`)
 	first.shows(t, "#vm-message", "This machine runs in another tab")
 	first.shows(t, "#vm-again", "Run it here")
+	first.waits(t, `document.querySelector("iframe").contentDocument?.querySelector("#vm-state")?.textContent`, "Online")
 }
 
 // TestVirtualWeight: what the page loads is bounded.
@@ -191,7 +193,8 @@ const (
 	virtualWait = 30 * time.Second
 )
 
-// virtualSite serves the page under the console's own policy, without the console.
+// virtualSite serves the page without the console, under its policy (but that a
+// page may hold another).
 func virtualSite(t *testing.T, broker string, m virtualMachine) string {
 	t.Helper()
 	a, err := loadAssets()
@@ -212,7 +215,7 @@ func virtualSite(t *testing.T, broker string, m virtualMachine) string {
 	mux.Handle("/assets/", a)
 	mux.HandleFunc("/mqtt", func(w http.ResponseWriter, r *http.Request) { virtualBridge(w, r, broker) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-src 'self'")
 		var page bytes.Buffer
 		err := all[web.English]["virtual"].ExecuteTemplate(&page, "layout", frame{Section: "machines", Data: virtualView{
 			Machine: m, Password: r.FormValue("password"), MachinePath: "/machines/" + virtualNo, PasswordPath: "/machines/" + virtualNo + "/virtual",
@@ -308,12 +311,20 @@ func (v *virtualTab) do(t *testing.T, script string) {
 // shows waits until the element has that text.
 func (v *virtualTab) shows(t *testing.T, element, want string) {
 	t.Helper()
-	text := "document.querySelector(" + strconv.Quote(element) + ")?.textContent"
+	v.waits(t, "document.querySelector("+strconv.Quote(element)+")?.textContent", want)
+}
+
+// waits waits until the expression is that text.
+func (v *virtualTab) waits(t *testing.T, text, want string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, virtualWait)
 	defer cancel()
-	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](text+" === "+strconv.Quote(want), chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(virtualWait))); err != nil {
-		got, _ := chromedp.Run(v.ctx, chromedp.Evaluate[any](text))
-		t.Fatalf("%s shows %q, want %q (%v)", element, got, want, err)
+	same := text + " === " + strconv.Quote(want)
+	_, err := chromedp.Run(ctx, chromedp.Poll[bool](same, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(virtualWait/2)))
+	if err != nil {
+		got, _ := chromedp.Run(ctx, chromedp.Evaluate[any](text))
+		lines, _ := chromedp.Run(ctx, chromedp.Evaluate[any](`document.getElementById("vm-log")?.innerText`))
+		t.Fatalf("%s is %q, want %q: %v\n%v", text, got, want, err, lines)
 	}
 }
 
@@ -367,7 +378,7 @@ type virtualBroker struct {
 	uplinks chan map[string]string
 
 	mu      sync.Mutex
-	refusal error
+	refusal *packets.Code
 }
 
 func newVirtualBroker(t *testing.T) *virtualBroker {
@@ -390,7 +401,7 @@ func newVirtualBroker(t *testing.T) *virtualBroker {
 func (b *virtualBroker) ID() string { return "test" }
 
 func (b *virtualBroker) Provides(what byte) bool {
-	return what == mqtt.OnConnectAuthenticate || what == mqtt.OnACLCheck || what == mqtt.OnPublish || what == mqtt.OnWillSent
+	return slices.Contains([]byte{mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPublish, mqtt.OnWillSent, mqtt.OnPacketEncode}, what)
 }
 
 func (b *virtualBroker) OnConnectAuthenticate(_ *mqtt.Client, p packets.Packet) bool {
@@ -410,13 +421,22 @@ func (b *virtualBroker) OnPublish(cl *mqtt.Client, p packets.Packet) (packets.Pa
 	method := b.hear(p.Payload)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if method == "client.pickup_codes.put" {
-		return p, b.refusal
+	if method == "client.pickup_codes.put" && b.refusal != nil {
+		return p, *b.refusal
 	}
 	return p, nil
 }
 
 func (b *virtualBroker) OnWillSent(_ *mqtt.Client, p packets.Packet) { b.hear(p.Payload) }
+
+// OnPacketEncode gives the refusal below 128 a property: without one this broker
+// leaves the reason out.
+func (b *virtualBroker) OnPacketEncode(_ *mqtt.Client, p packets.Packet) packets.Packet {
+	if p.FixedHeader.Type == packets.Puback && p.ReasonCode == packets.CodeNoMatchingSubscribers.Code {
+		p.Properties.ReasonString = "refused"
+	}
+	return p
+}
 
 func (b *virtualBroker) hear(payload []byte) (method string) {
 	members := map[string]string{}
@@ -428,7 +448,7 @@ func (b *virtualBroker) hear(payload []byte) (method string) {
 	return members["method"]
 }
 
-func (b *virtualBroker) refuse(why error) {
+func (b *virtualBroker) refuse(why *packets.Code) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refusal = why

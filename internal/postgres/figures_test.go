@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -9,6 +10,21 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/figures"
 )
+
+// recountAtOnce has many count at once what codes are worth, which is wrong: it is
+// put right once.
+func (f *fixture) recountAtOnce() {
+	f.Helper()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := f.db.CountWorth(f.ctx, f.clock.Now()); err != nil {
+				f.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
 
 func (f *fixture) overview() *figures.Service { return figures.NewService(f.db, f.clock.Now) }
 
@@ -78,6 +94,11 @@ func TestWorthBesideOlderProgram(t *testing.T) {
 		s, worth := f.summary()
 		if want := fmt.Sprint(7*s.Codes.Live+more, 0, 7*used); worth != want {
 			t.Errorf("step %d: worth %s after a recount, want %s", i, worth, want)
+		}
+		f.exec(raw, `UPDATE redemption_worth SET units = units + 5`)
+		f.recountAtOnce()
+		if _, got := f.summary(); got != worth {
+			t.Errorf("step %d: worth %s after recounts at once, want %s", i, got, worth)
 		}
 	}
 }

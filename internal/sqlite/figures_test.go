@@ -3,12 +3,28 @@ package sqlite_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
+
+// recountAtOnce has many count at once what codes are worth, which is wrong: it is
+// put right once.
+func (f *fixture) recountAtOnce() {
+	f.Helper()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := f.db.CountWorth(f.ctx, f.clock.Now()); err != nil {
+				f.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
 
 func (f *fixture) overview() *figures.Service { return figures.NewService(f.db, f.clock.Now) }
 
@@ -74,6 +90,11 @@ func TestWorthRepairs(t *testing.T) {
 		f.check(f.overview().Recount(f.ctx))
 		if got := f.worth(); got != right {
 			t.Errorf("%s: worth %s after a recount, want %s", c.what, got, right)
+		}
+		f.exec(raw, c.what)
+		f.recountAtOnce()
+		if got := f.worth(); got != right {
+			t.Errorf("%s: worth %s after recounts at once, want %s", c.what, got, right)
 		}
 	}
 }

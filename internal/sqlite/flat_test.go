@@ -247,7 +247,7 @@ func TestPlans(t *testing.T) {
 	}
 	raw := f.raw()
 	plain := regexp.MustCompile(`^\s*(BEGIN|COMMIT|ROLLBACK|PRAGMA)`)
-	scan := regexp.MustCompile(`^SCAN (redemptions|redemption_counts|ledger|users|answers|sessions|r|u|s|` +
+	scan := regexp.MustCompile(`^SCAN (redemptions|redemption_counts|ledger|users|answers|sessions|links|r|u|s|l|` +
 		`merchants|machines|products|pickup_codes|outbox|jobs|o|m|c)\b`)
 	for _, text := range texts {
 		if plain.MatchString(text) {
@@ -349,6 +349,7 @@ func (f *fixture) everything() {
 	_, err = f.codes.DeleteInvalid(ctx, ctx, f.root)
 	f.check(err)
 
+	f.managed(user)
 	m := f.vending()
 	ctxRotate, cut := context.WithCancel(ctx)
 	_ = f.db.Rotate(ctxRotate, func(int64, int64) { cut() })
@@ -438,6 +439,33 @@ func (f *fixture) vending() fleet.Machine {
 	f.check(f.fleet.DeleteProduct(ctx, f.root, m.No, 1))
 	f.check(f.fleet.DeleteMachine(ctx, f.root, m.No))
 	return m
+}
+
+// managed looks for users, and at what is theirs, in every way.
+func (f *fixture) managed(user account.Actor) {
+	f.Helper()
+	for _, role := range []account.Role{0, account.RoleUser, account.RoleAdmin} {
+		for _, status := range []account.Status{0, account.StatusEnabled, account.StatusDisabled} {
+			for _, prefix := range []string{"", "u", "1"} {
+				for _, before := range []int64{0, 5} {
+					_, err := f.accounts.Search(f.ctx, f.root, account.UserQuery{
+						Prefix: prefix, Role: role, Status: status, Before: before, Limit: 10,
+					})
+					f.check(err)
+				}
+			}
+		}
+	}
+	_, _, err := f.accounts.History(f.ctx, user, 0, 10)
+	f.check(err)
+	link, _, err := f.accounts.NewLink(f.ctx, f.root, user.ID)
+	f.check(err)
+	_, session, err := f.accounts.SetPasswordByLink(f.ctx, link, "correct horse", "192.0.2.1")
+	f.check(err)
+	f.check(f.accounts.EndSession(f.ctx, session))
+	f.check(f.accounts.EndSessions(f.ctx, f.root, user.ID))
+	_, err = f.codes.Reveal(f.ctx, f.root, []int64{1, 2, 9})
+	f.check(err)
 }
 
 // watched looks at machines and pickup codes as people do.
@@ -534,7 +562,7 @@ func (f *fixture) people(user account.Actor) {
 	_, err = f.accounts.Authenticate(ctx, account.Credentials{Session: "session", UserID: user.ID})
 	f.check(err)
 	f.check(f.accounts.SetStatus(ctx, f.root, user.ID, account.StatusDisabled))
-	if err := f.accounts.SetStatus(ctx, f.root, 1, account.StatusDisabled); refusal.CodeOf(err) != refusal.AccountLastRoot {
+	if err := f.accounts.SetStatus(ctx, account.Operator(), 1, account.StatusDisabled); refusal.CodeOf(err) != refusal.AccountLastRoot {
 		f.Errorf("disabling the last root: %v", err)
 	}
 	if _, err := f.accounts.ByName(ctx, f.root, "nobody"); refusal.CodeOf(err) != refusal.AccountNotFound {

@@ -102,6 +102,8 @@ func (h history) some(r *rand.Rand) (s redemption.Search) {
 		s.Keyword = fmt.Sprint(v.ID)
 	case 3:
 		s.Keyword = "a"
+	case 4: // names, and an id between theirs
+		s.Keyword = []string{"1", "12", "512"}[r.IntN(3)]
 	}
 	switch r.IntN(4) {
 	case 0:

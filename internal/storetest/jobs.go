@@ -26,11 +26,13 @@ func jobTests() map[string]func(*world) {
 		"StopPurge":  testJobStopPurge,
 		"TakeOver":   testJobTakeOver,
 		"Slow":       testJobSlow,
+		"SlowHalf":   testJobSlowHalf,
 		"Leave":      testJobLeave,
 		"Two":        testJobTwo,
 		"Rotate":     testJobRotate,
 		"Purge":      testJobPurge,
 		"PurgeTwice": testJobPurgeTwice,
+		"Unswept":    testJobUnswept,
 		"PurgeOver":  testJobPurgeTakeOver,
 		"InTurn":     testJobInTurn,
 		"Disabled":   testJobDisabled,
@@ -333,6 +335,37 @@ func testJobSlow(w *world) {
 	}
 }
 
+// So it does if the other one has only begun: what is made twice would be too much.
+func testJobSlowHalf(w *world) {
+	j := w.startIssue(500)
+	once := func() error {
+		others := 0
+		err := w.server(func(redemption.Step) error {
+			if others++; others == 2 {
+				return errKilled
+			}
+			return nil
+		}).RunJobs(w.ctx)
+		if !errors.Is(err, errKilled) {
+			w.Errorf("it ended with %v", err)
+		}
+		return nil
+	}
+	steps := 0
+	slow := w.server(func(redemption.Step) error {
+		if steps++; steps == 2 {
+			w.clock.Add(jobSilence)
+			return once()
+		}
+		return nil
+	})
+	w.check(slow.RunJobs(w.ctx))
+	w.made(j.ID, 300, redemption.JobUnderWay)
+	w.clock.Add(jobSilence)
+	w.check(slow.RunJobs(w.ctx))
+	w.made(j.ID, 500, redemption.JobDone)
+}
+
 // A server that stops leaves its jobs to others, who need not wait.
 func testJobLeave(w *world) {
 	j := w.startIssue(1000)
@@ -451,6 +484,21 @@ func testJobPurge(w *world) {
 	w.check(w.codes.RunJobs(w.ctx))
 	if next = w.job(next.ID); next.State != redemption.JobDone || next.Total != 0 || next.Done != 0 {
 		w.Errorf("the next job is %+v", next)
+	}
+}
+
+// What has expired is removed whether the sweep has been there or not.
+func testJobUnswept(w *world) {
+	const count = 9000
+	b, _ := w.newBatch("n", count, 1, w.clock.Now().Truncate(time.Second))
+	w.check(w.engine.Issue(w.ctx, b))
+	w.issueOne(1)
+	w.clock.Add(time.Hour)
+	j, err := w.codes.StartPurge(w.ctx, w.root)
+	w.check(err)
+	w.check(w.codes.RunJobs(w.ctx))
+	if j = w.job(j.ID); j.Done != count || j.Total != count || w.total(redemption.FilterAll) != 1 {
+		w.Errorf("the job is %+v, and %d codes are left", j, w.total(redemption.FilterAll))
 	}
 }
 

@@ -16,6 +16,10 @@
   const zones = document.querySelector("[data-zones]");
   zones?.replaceChildren(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((name) => new Option("", name)));
 
+  // A new machine stands where its operator is, as far as anybody knows.
+  const zone = document.querySelector("form[data-new] [name=zone]");
+  if (zone) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || zone.value;
+
   // A page that has shown a secret is not to be asked for again by a reload.
   const address = document.querySelector("[data-address]")?.dataset.address;
   if (address) history.replaceState(null, "", address);
@@ -33,7 +37,11 @@
 
   // What had the focus may be gone from the part that was put in its place.
   const now = document.getElementById("now");
+  let within = false;
+  now?.addEventListener("htmx:beforeSwap", () => { within = within || now.contains(document.activeElement); });
+  now?.addEventListener("htmx:sseBeforeMessage", () => { within = now.contains(document.activeElement); });
   now?.addEventListener("htmx:afterSwap", () => {
-    if (!document.activeElement || document.activeElement === document.body) document.getElementById("live-title")?.focus({ preventScroll: true });
+    if (within && !now.contains(document.activeElement) && !document.querySelector("dialog[open]")) document.getElementById("live-title")?.focus({ preventScroll: true });
+    within = false;
   });
 })();
