@@ -64,13 +64,16 @@ func (p *people) lateUse(t *testing.T, m fleet.Machine, product int64) pickup.Co
 }
 
 // part is what htmx is answered.
-func (p *people) part(t *testing.T, method, path string, form url.Values) reply {
+func (p *people) part(t *testing.T, method, path string, form url.Values, headers ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, p.server.URL+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("HX-Request", "true")
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	req.Header.Set("Accept-Language", "en")
 	if method == "POST" {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -182,6 +185,8 @@ func TestMachinesAreFound(t *testing.T) {
 	if to := part.header.Get("HX-Push-Url"); to != "/machines?q=lob" {
 		t.Errorf("the address becomes %q", to)
 	}
+	// Who goes back is shown a whole page again.
+	p.part(t, "GET", "/machines?q=lob", nil, "HX-History-Restore-Request", "true").has(t, http.StatusOK, "Lobby", "<html")
 	for _, junk := range []string{"?q=%00", "?q=%ff%fe", "?q=" + strings.Repeat("x", 5000), "?before=-1&merchant=x&online=maybe", "?before=99999999999999999999", "?q=%25_'\"<script>"} {
 		if r := p.get(t, "admin", "/machines"+junk); r.status != http.StatusOK || strings.Contains(r.body, "<script>") {
 			t.Errorf("%s: %d", junk, r.status)

@@ -6,11 +6,11 @@ import (
 	"context"
 	"crypto/md5" //nolint:gosec // the protocol's
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"log/slog"
+	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -27,9 +27,6 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/gorilla/websocket"
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
-	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/scrip-codes/scrip/internal/web"
 )
@@ -71,8 +68,8 @@ func TestVirtualRules(t *testing.T) {
 // codes, drops what is forged, vends on line and off, forgets nothing when the
 // page is loaded again, and reports each use until somebody has it.
 func TestVirtualMachine(t *testing.T) {
-	b := newVirtualBroker(t)
-	site := virtualSite(t, b.address, virtualMachine{Base64: true, Percent: true})
+	b := newVirtualBroker()
+	site := virtualSite(t, b, virtualMachine{Base64: true, Percent: true})
 	tab := newVirtualTab(t)
 	tab.open(t, site+"/?password=wrong")
 	tab.shows(t, "#vm-state", "Login refused")
@@ -123,7 +120,7 @@ func TestVirtualMachine(t *testing.T) {
 	tab.open(t, site+"/")
 	tab.shows(t, "#vm-unreported", "1")
 
-	b.refuse(&packets.CodeNoMatchingSubscribers) // nobody has it
+	b.refuse(16) // nobody listened
 	tab.do(t, `document.getElementById("vm-unplug").click()`)
 	tab.shows(t, "#vm-state", "Online") // with the password that it kept
 	if put := b.uplink(t, "client.pickup_codes.put"); put["id"] != "2" {
@@ -131,11 +128,11 @@ func TestVirtualMachine(t *testing.T) {
 	}
 	tab.shows(t, "#vm-log .vm-mark.bad", "not acknowledged: trying again")
 	tab.shows(t, "#vm-unreported", "1")
-	b.refuse(&packets.ErrQuotaExceeded)
+	b.refuse(0x97) // too much
 	tab.do(t, `document.getElementById("vm-empty").click()`)
 	tab.shows(t, "#vm-log .vm-mark.bad", "not acknowledged: trying again")
 	tab.shows(t, "#vm-unreported", "1")
-	b.refuse(nil)
+	b.refuse(0)
 	if put := b.uplink(t, "client.pickup_codes.put"); put["id"] != "2" {
 		t.Errorf("it reports %v", put)
 	}
@@ -150,8 +147,8 @@ func TestVirtualMachine(t *testing.T) {
 
 // TestVirtualOneTab: of two tabs with one machine, the newer runs it.
 func TestVirtualOneTab(t *testing.T) {
-	b := newVirtualBroker(t)
-	site := virtualSite(t, b.address, virtualMachine{})
+	b := newVirtualBroker()
+	site := virtualSite(t, b, virtualMachine{})
 	first := newVirtualTab(t)
 	first.open(t, site+"/?password=right")
 	first.shows(t, "#vm-state", "Online")
@@ -195,7 +192,7 @@ const (
 
 // virtualSite serves the page without the console, under its policy (but that a
 // page may hold another).
-func virtualSite(t *testing.T, broker string, m virtualMachine) string {
+func virtualSite(t *testing.T, broker http.Handler, m virtualMachine) string {
 	t.Helper()
 	a, err := loadAssets()
 	if err != nil {
@@ -213,7 +210,7 @@ func virtualSite(t *testing.T, broker string, m virtualMachine) string {
 	m.Products = []virtualProduct{{20001, "绿茶 Green tea", "A1"}, {20002, "Cookies", "B2"}}
 	mux := http.NewServeMux()
 	mux.Handle("/assets/", a)
-	mux.HandleFunc("/mqtt", func(w http.ResponseWriter, r *http.Request) { virtualBridge(w, r, broker) })
+	mux.Handle("/mqtt", broker)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-src 'self'")
 		var page bytes.Buffer
@@ -334,124 +331,153 @@ func (v *virtualTab) enter(t *testing.T, code string) {
 	virtualDo(t, v, chromedp.KeyEvent("\x1b"+code+"\r"))
 }
 
-// virtualBridge carries what comes over a WebSocket to the broker, and back, until
-// one of them ends.
-func virtualBridge(w http.ResponseWriter, r *http.Request, broker string) {
-	up := websocket.Upgrader{Subprotocols: []string{"mqtt"}}
-	browser, err := up.Upgrade(w, r, nil)
+// virtualBroker is as much of an MQTT 5 broker as one machine meets, and the
+// server behind it: it can refuse what brokers refuse seldom.
+type virtualBroker struct {
+	upgrader websocket.Upgrader
+	uplinks  chan map[string]string
+	acked    chan struct{} // a downlink each
+
+	mu     sync.Mutex
+	conn   *websocket.Conn
+	reason byte // of the acknowledgements of uses
+}
+
+func newVirtualBroker() *virtualBroker {
+	return &virtualBroker{
+		upgrader: websocket.Upgrader{Subprotocols: []string{"mqtt"}},
+		uplinks:  make(chan map[string]string, 100), acked: make(chan struct{}, 100),
+	}
+}
+
+// ServeHTTP speaks to the machine until its connection ends.
+func (b *virtualBroker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	conn, err := b.upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return
 	}
-	defer func() { _ = browser.Close() }()
-	var d net.Dialer
-	conn, err := d.DialContext(r.Context(), "tcp", broker)
-	if err != nil {
-		return
-	}
-	go func() {
-		defer func() { _ = browser.Close() }()
-		b := make([]byte, 4<<10)
-		for {
-			n, err := conn.Read(b)
-			if err != nil || browser.WriteMessage(websocket.BinaryMessage, b[:n]) != nil {
+	defer func() { _ = conn.Close() }()
+	in := bufio.NewReader(&virtualFrames{conn: conn})
+	var will []byte
+	for {
+		kind, err := in.ReadByte()
+		if err != nil {
+			break
+		}
+		size, err := binary.ReadUvarint(in)
+		if err != nil {
+			break
+		}
+		body := make(virtualPacket, size)
+		if _, err := io.ReadFull(in, body); err != nil {
+			break
+		}
+		switch kind >> 4 {
+		case 1: // CONNECT
+			body.take(10) // MQTT, 5, flags, keep alive
+			body.properties()
+			no := body.text()
+			body.properties()
+			body.text() // the will's topic
+			will = []byte(body.text())
+			if user, password := body.text(), body.text(); user != no || no != virtualNo || password != "right" {
+				b.send(conn, 0x20, 0, 0x86, 0)
 				return
 			}
+			b.mu.Lock()
+			b.conn = conn
+			b.mu.Unlock()
+			b.send(conn, 0x20, 0, 0, 0)
+		case 3: // PUBLISH
+			topic, id := body.text(), body.take(2)
+			body.properties()
+			method := b.hear(topic, body)
+			b.mu.Lock()
+			reason := b.reason
+			b.mu.Unlock()
+			if method != "client.pickup_codes.put" {
+				reason = 0
+			}
+			b.send(conn, 0x40, id[0], id[1], reason, 0)
+		case 4: // PUBACK
+			b.acked <- struct{}{}
+		case 8: // SUBSCRIBE
+			id := body.take(2)
+			b.send(conn, 0x90, id[0], id[1], 0, 1)
+		case 12: // PINGREQ
+			b.send(conn, 0xd0)
+		case 14: // DISCONNECT
+			will = nil
 		}
-	}()
-	defer func() { _ = conn.Close() }()
-	for {
-		_, b, err := browser.ReadMessage()
-		if err != nil {
-			return
-		}
-		if _, err := conn.Write(b); err != nil {
-			return
-		}
+	}
+	if will != nil {
+		b.hear("/server/app", will)
 	}
 }
 
-// virtualBroker is a broker, and the server behind it.
-type virtualBroker struct {
-	mqtt.HookBase
-	server  *mqtt.Server
-	address string
-	uplinks chan map[string]string
-
-	mu      sync.Mutex
-	refusal *packets.Code
-}
-
-func newVirtualBroker(t *testing.T) *virtualBroker {
-	t.Helper()
-	b := &virtualBroker{
-		server:  mqtt.New(&mqtt.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)}),
-		uplinks: make(chan map[string]string, 100),
-	}
-	listener := listeners.NewTCP(listeners.Config{ID: "tcp", Address: "127.0.0.1:0"})
-	for _, err := range []error{b.server.AddHook(b, nil), b.server.AddListener(listener), b.server.Serve()} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { _ = b.server.Close() })
-	b.address = listener.Address()
-	return b
-}
-
-func (b *virtualBroker) ID() string { return "test" }
-
-func (b *virtualBroker) Provides(what byte) bool {
-	return slices.Contains([]byte{mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPublish, mqtt.OnWillSent, mqtt.OnPacketEncode}, what)
-}
-
-func (b *virtualBroker) OnConnectAuthenticate(_ *mqtt.Client, p packets.Packet) bool {
-	return string(p.Connect.Username) == virtualNo && string(p.Connect.Password) == "right"
-}
-
-func (b *virtualBroker) OnACLCheck(_ *mqtt.Client, topic string, write bool) bool {
-	return topic == "/server/app" && write || topic == "/clients/"+virtualNo && !write
-}
-
-// OnPublish hands on uplinks whose form is the merchant's and whose signature is
-// right; others have no method.
-func (b *virtualBroker) OnPublish(cl *mqtt.Client, p packets.Packet) (packets.Packet, error) {
-	if cl.Net.Inline {
-		return p, nil
-	}
-	method := b.hear(p.Payload)
+// send sends a packet.
+func (b *virtualBroker) send(conn *websocket.Conn, kind byte, rest ...byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if method == "client.pickup_codes.put" && b.refusal != nil {
-		return p, *b.refusal
-	}
-	return p, nil
+	packet := append(binary.AppendUvarint([]byte{kind}, uint64(len(rest))), rest...)
+	_ = conn.WriteMessage(websocket.BinaryMessage, packet) // a machine that is gone is noticed elsewhere
 }
 
-func (b *virtualBroker) OnWillSent(_ *mqtt.Client, p packets.Packet) { b.hear(p.Payload) }
-
-// OnPacketEncode gives the refusal below 128 a property: without one this broker
-// leaves the reason out.
-func (b *virtualBroker) OnPacketEncode(_ *mqtt.Client, p packets.Packet) packets.Packet {
-	if p.FixedHeader.Type == packets.Puback && p.ReasonCode == packets.CodeNoMatchingSubscribers.Code {
-		p.Properties.ReasonString = "refused"
-	}
-	return p
-}
-
-func (b *virtualBroker) hear(payload []byte) (method string) {
+// hear hands on uplinks whose form is the merchant's and whose signature is right;
+// others have no method.
+func (b *virtualBroker) hear(topic string, payload []byte) (method string) {
 	members := map[string]string{}
 	text, err := base64.StdEncoding.DecodeString(string(payload))
-	if err != nil || json.Unmarshal(text, &members) != nil || members["sign"] != virtualSign(members, "kva", true) {
+	if err != nil || json.Unmarshal(text, &members) != nil || members["sign"] != virtualSign(members, "kva", true) || topic != "/server/app" {
 		members = map[string]string{"payload": string(payload)}
 	}
 	b.uplinks <- members
 	return members["method"]
 }
 
-func (b *virtualBroker) refuse(why *packets.Code) {
+// refuse has uses acknowledged with that reason; 0: it has them.
+func (b *virtualBroker) refuse(reason byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.refusal = why
+	b.reason = reason
+}
+
+// virtualFrames is what comes in a WebSocket's messages, without their bounds.
+type virtualFrames struct {
+	conn *websocket.Conn
+	rest []byte
+}
+
+func (f *virtualFrames) Read(p []byte) (int, error) {
+	for len(f.rest) == 0 {
+		var err error
+		if _, f.rest, err = f.conn.ReadMessage(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, f.rest)
+	f.rest = f.rest[n:]
+	return n, nil
+}
+
+// virtualPacket is what is left of a packet.
+type virtualPacket []byte
+
+func (p *virtualPacket) take(n int) []byte {
+	n = min(n, len(*p))
+	taken := (*p)[:n]
+	*p = (*p)[n:]
+	return taken
+}
+
+func (p *virtualPacket) text() string {
+	size := p.take(2)
+	return string(p.take(int(binary.BigEndian.Uint16(size))))
+}
+
+func (p *virtualPacket) properties() {
+	size, n := binary.Uvarint(*p)
+	p.take(n + int(size)) //nolint:gosec // G115: a packet's own size bounds it
 }
 
 // uplink waits for a message of that method.
@@ -493,8 +519,17 @@ func (b *virtualBroker) push(t *testing.T, what string, id int, code, key string
 	if wrapped {
 		payload = []byte(base64.StdEncoding.EncodeToString(payload))
 	}
-	if err := b.server.Publish("/clients/"+virtualNo, payload, false, 1); err != nil {
-		t.Fatal(err)
+	topic := "/clients/" + virtualNo
+	packet := append([]byte{0, byte(len(topic))}, topic...)
+	packet = append(packet, 0, byte(id), 0)
+	b.mu.Lock()
+	conn := b.conn
+	b.mu.Unlock()
+	b.send(conn, 0x32, append(packet, payload...)...)
+	select {
+	case <-b.acked:
+	case <-time.After(virtualWait):
+		t.Fatalf("the %s of %d is not acknowledged", what, id)
 	}
 }
 

@@ -132,8 +132,11 @@ func (v *visit) actor() account.Actor {
 // t is a text in the visitor's language.
 func (v *visit) t(key string, values ...any) string { return v.s.texts.in(v.lang, key, values...) }
 
-// isHTMX reports whether a part of a page is asked for.
-func (v *visit) isHTMX() bool { return v.r.Header.Get("HX-Request") == "true" }
+// isHTMX reports whether a part of a page is asked for. Who goes back is shown a
+// whole one.
+func (v *visit) isHTMX() bool {
+	return v.r.Header.Get("HX-Request") == "true" && v.r.Header.Get("HX-History-Restore-Request") != "true"
+}
 
 // redirect sends the visitor elsewhere, after something was done.
 func (v *visit) redirect(to string) error {

@@ -89,7 +89,7 @@ func TestWorthBesideOlderProgram(t *testing.T) {
 		if s, worth := f.summary(); worth != "unknown" || s.Codes.Used != used {
 			t.Errorf("step %d, folded: %d used, worth %s", i, s.Codes.Used, worth)
 		}
-		f.clock.Add(time.Minute)
+		f.clock.Add(2 * time.Minute)
 		f.check(f.overview().Recount(f.ctx))
 		s, worth := f.summary()
 		if want := fmt.Sprint(7*s.Codes.Live+more, 0, 7*used); worth != want {
