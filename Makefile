@@ -11,7 +11,7 @@ BENCH_ARGS ?= all --ceiling --codes $(BENCH_CODES)
 RUN_ARGS   ?= serve
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit fuzz cross lint fmt bench generate clean
+.PHONY: help build run test unit fuzz cross lint fmt bench generate screenshots clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: build ## Build and measure (BENCH_ARGS)
 
 generate: ## Write the generated files again
 	go generate ./...
+
+screenshots: ## Write the README's pictures of the console again
+	@script/screenshots
 
 clean: ## Remove what was built
 	rm -rf bin dist

@@ -124,12 +124,18 @@ func (d *demo) play(ctx context.Context, token string) error {
 		{"10000002", "ホーム Platform", "Asia/Tokyo", "おにぎり Rice ball", fleet.NewPassword()},
 		{"10000003", "Terminal 4", "America/New_York", "Cookies", fleet.NewPassword()},
 	}
-	for _, m := range list {
+	// One more is for whoever watches.
+	yours := demoMachine{"10000004", "待机 Yours", "Asia/Shanghai", "可乐 Cola", fleet.NewPassword()}
+	for _, m := range append(list, yours) {
 		if err := d.install(ctx, owner.ID, m); err != nil {
 			return err
 		}
 	}
-	d.introduce(token, keys)
+	link, _, err := d.accounts.NewLink(ctx, d.root, d.root.ID)
+	if err != nil {
+		return err
+	}
+	d.introduce(token, keys, link, yours)
 	var virtual sync.WaitGroup
 	defer virtual.Wait()
 	for _, m := range list {
@@ -148,9 +154,10 @@ func (d *demo) install(ctx context.Context, owner int64, m demoMachine) error {
 	return err
 }
 
-func (d *demo) introduce(token string, keys []string) {
+func (d *demo) introduce(token string, keys []string, link string, yours demoMachine) {
 	d.say(`Scrip, for a look. It ends with Ctrl-C, and leaves nothing behind.
 
+  CONSOLE %[1]s/welcome/%[5]s      sets a password for root, and signs in
   HTTP    %[1]s      the API, to read: %[1]s/docs
   MQTT    %[2]s
   TOKEN   %[3]s      of root, user id 1
@@ -162,7 +169,11 @@ A redemption code worth 500:
 A pickup code for machine 10000001, which has it at once and uses it after two seconds:
 
   curl -X POST %[1]s/api/v1/machines/10000001/pickup-codes -H 'Authorization: Bearer %[3]s' -d '{"product_id":1,"quantity":1,"allow_more":true}'
-`, d.HTTP, d.MQTT, token, keys[len(keys)-1])
+
+To be a vending machine yourself, sign in, open %[1]s/machines/%[6]s/virtual and paste its MQTT password:
+
+  %[7]s
+`, d.HTTP, d.MQTT, token, keys[len(keys)-1], link, yours.no, yours.password)
 }
 
 // switchOn runs a virtual machine until ctx ends.

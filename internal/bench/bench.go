@@ -5,7 +5,7 @@
 // over a store that answers at once, and the same messages through the bare
 // broker. It also breaks servers, PostgreSQL and Mosquitto under load, and checks
 // that nothing is lost or doubled (chaos.go). Imports: the domain packages, api,
-// broker, device, rig, the engines, wire, the drivers, the MQTT libraries,
+// broker, console, device, rig, the engines, wire, the drivers, the MQTT libraries,
 // porcupine and the Prometheus client.
 package bench
 
@@ -41,6 +41,7 @@ type Command struct {
 	Issue     issueCommand     `cmd:"" help:"Admins make batches of 100 codes."`
 	List      listCommand      `cmd:"" help:"Pages of the list: first, middle and last, and each status."`
 	Search    searchCommand    `cmd:"" help:"Searches by name, id and key."`
+	Console   consoleCommand   `cmd:"" help:"Every page of the console, and redeems while it is looked at."`
 	Purge     purgeCommand     `cmd:"" help:"Removal of invalid codes, and redeems meanwhile."`
 	Push      pushCommand      `cmd:"" help:"Pickup codes on their way to vending machines, connected and coming back."`
 	Footprint footprintCommand `cmd:"" help:"Time to start, and memory, of the server as a process."`
@@ -163,8 +164,8 @@ func (c *footprintCommand) Run(ctx context.Context, env *Env) error {
 type allCommand struct {
 	common
 
-	Codes   int64 `default:"100000" help:"How many codes are in the database for lists, searches and footprint; up to 10000000."`
-	Compare int64 `default:"10000" placeholder:"N" help:"How many are in the one that lists and searches are compared with."`
+	Codes   int64 `default:"100000" help:"How many codes are in the database for lists, searches, the console and footprint; up to 10000000."`
+	Compare int64 `default:"10000" placeholder:"N" help:"How many are in the one that lists, searches and the console are compared with."`
 	Clients int   `default:"64" help:"How many redeem or issue at once."`
 	Ceiling bool  `help:"Measure redeems, issues and backlogs against their ceilings."`
 
@@ -387,6 +388,12 @@ func (s *settings) allOf(ctx context.Context) error {
 	err = s.apart(ctx, func(c *settings, ctx context.Context) error {
 		return c.pagesIn(ctx, r, benchList, benchSearch)
 	}, func(c *settings) { c.clients = 1 })
+	if err == nil && !over(ctx) {
+		err = s.apart(ctx, func(c *settings, ctx context.Context) error { return c.consoleIn(ctx, r) }, func(*settings) {})
+	}
+	if err == nil && !over(ctx) {
+		err = s.apart(ctx, (*settings).live, small)
+	}
 	if err != nil || over(ctx) {
 		return errors.Join(err, r.close())
 	}

@@ -59,6 +59,9 @@ type identity struct {
 	token string
 }
 
+// visitor is an account's session, as a browser has it.
+type visitor struct{ session string }
+
 // caller sends requests one after the other on a connection that it keeps. It
 // is far leaner than net/http's client, since on the machine that is measured
 // all it does is taken from the server. It serves one goroutine at a time.
@@ -79,6 +82,12 @@ func (t *target) caller(who identity) *caller {
 	return &caller{target: t, head: " HTTP/1.1\r\nHost: " + t.host +
 		"\r\nAuthorization: Bearer " + who.token + "\r\nNew-Api-User: " + strconv.FormatInt(who.id, 10) +
 		"\r\nContent-Type: application/json\r\n"}
+}
+
+// visit is a caller that asks as a browser does.
+func (t *target) visit(who visitor) *caller {
+	return &caller{target: t, head: " HTTP/1.1\r\nHost: " + t.host +
+		"\r\nCookie: scrip_session=" + who.session + "\r\nAccept-Encoding: gzip\r\n"}
 }
 
 func (c *caller) close() {

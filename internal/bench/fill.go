@@ -236,6 +236,7 @@ type beside interface {
 	// dropIndex takes away the index of keys, and createIndex builds it again.
 	dropIndex(ctx context.Context) error
 	createIndex(ctx context.Context) error
+	exec(ctx context.Context, text string, args ...any) error
 	// checkpoint leaves no work for later.
 	checkpoint(ctx context.Context) error
 	close()

@@ -40,7 +40,7 @@ func serveForTest() error {
 		return err
 	}
 	m.send()
-	s, err := serve(ctx, os.Getenv("SCRIP_HTTP_ADDR"), d.engine, d.engine, m, d.Keys(), d.limiter(), d.now)
+	s, err := serve(ctx, os.Getenv("SCRIP_HTTP_ADDR"), d.stores(), m, d.Keys(), d.limiter(), d.now)
 	if err != nil {
 		return err
 	}

@@ -118,8 +118,8 @@ func openSQL(ctx context.Context, address string) (connection, error) {
 
 func (c connection) close() { c.end() }
 
-func (c connection) exec(ctx context.Context, text string) error {
-	if _, err := c.Exec(ctx, text); err != nil {
+func (c connection) exec(ctx context.Context, text string, args ...any) error {
+	if _, err := c.Exec(ctx, text, args...); err != nil {
 		return fmt.Errorf("%s: %w", text, err)
 	}
 	return nil

@@ -113,28 +113,36 @@ func (s *settings) newVending(ctx context.Context) (_ *vending, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	use := fleet.NewService(v.engine, v.Keys(), nil, v.now, nil)
-	by := v.actor()
-	if v.merchant, err = use.CreateMerchant(ctx, by, fleet.Merchant{Name: "bench"}, nil); err != nil {
-		return nil, fmt.Errorf("making a merchant: %w", err)
+	if v.merchant, v.machines, err = v.addMachines(ctx, s.machines, s.progress); err != nil {
+		return nil, err
 	}
-	s.progress.begin("making machines", "machines", int64(s.machines))
-	for i := range s.machines {
+	shuffle(v.machines)
+	return v, nil
+}
+
+// addMachines makes n machines of one merchant, each of which sells one product.
+func (d *database) addMachines(ctx context.Context, n int, say *progress) (m fleet.Merchant, list []credentials, err error) {
+	use := fleet.NewService(d.engine, d.Keys(), nil, d.now, nil)
+	by := d.actor()
+	if m, err = use.CreateMerchant(ctx, by, fleet.Merchant{Name: "bench"}, nil); err != nil {
+		return m, nil, fmt.Errorf("making a merchant: %w", err)
+	}
+	say.begin("making machines", "machines", int64(n))
+	for i := range n {
 		c := credentials{fmt.Sprintf("%08d", 10_000_000+i), fleet.NewPassword()}
 		_, err := use.CreateMachine(ctx, by, fleet.Machine{
-			MerchantID: v.merchant.ID, No: c.no, Name: "bench", Zone: "Asia/Shanghai", PurchaseLimit: 1, PickupCodes: true,
+			MerchantID: m.ID, No: c.no, Name: "bench", Zone: "Asia/Shanghai", PurchaseLimit: 1, PickupCodes: true,
 		}, c.password, nil)
 		if err == nil {
 			_, err = use.CreateProduct(ctx, by, c.no, fleet.Product{ID: product, Name: "bench", Slot: "1"}, nil)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("making machines: %w", err)
+			return m, nil, fmt.Errorf("making machines: %w", err)
 		}
-		v.machines = append(v.machines, c)
-		s.progress.done(int64(i + 1))
+		list = append(list, c)
+		say.done(int64(i + 1))
 	}
-	shuffle(v.machines)
-	return v, nil
+	return m, list, nil
 }
 
 // pushOut measures the server as a process: how soon all machines are

@@ -149,6 +149,9 @@ func (s *settings) prepare(ctx context.Context, f filling) (_ *ready, err error)
 	if r.contents, err = r.fill(ctx, f, s.progress); err != nil {
 		return nil, err
 	}
+	if err := r.addUp(ctx); err != nil {
+		return nil, err
+	}
 	if r.address == "" {
 		if r.raw, err = openRaw(ctx, r.path()); err != nil {
 			return nil, err
@@ -240,7 +243,7 @@ func (s *settings) redeemAgainstCeiling(ctx context.Context, r *ready) error {
 		return err
 	}
 	defer func() { s.closing(ceiling.close()) }()
-	atOnce, err := serve(ctx, loopback, newInstantAccounts(r.users), instantCodes{}, r.newMachines(), r.Keys(), r.limiter(), s.env.Now)
+	atOnce, err := serve(ctx, loopback, stores{accounts: newInstantAccounts(r.users), codes: instantCodes{}}, r.newMachines(), r.Keys(), r.limiter(), s.env.Now)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,9 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/api"
 	"github.com/scrip-codes/scrip/internal/broker"
+	"github.com/scrip-codes/scrip/internal/console"
 	"github.com/scrip-codes/scrip/internal/delivery"
+	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
@@ -39,6 +41,7 @@ type engine interface {
 	fleet.Store
 	pickup.Store
 	delivery.Store
+	figures.Store
 	Keys() *keyring.Keys
 	Close() error
 }
@@ -145,7 +148,7 @@ func (d *database) actor() account.Actor {
 	return account.Actor{ID: d.root.id, Role: account.RoleRoot, Address: "127.0.0.1"}
 }
 
-// server is the API on a loopback port of this process.
+// server is the API and the console on a loopback port of this process.
 type server struct {
 	target *target
 	url    string
@@ -154,7 +157,7 @@ type server struct {
 
 // serve serves the database as scrip serve does, but for machines.
 func (d *database) serve(ctx context.Context) (*server, error) {
-	return serve(ctx, loopback, d.engine, d.engine, d.newMachines(), d.Keys(), d.limiter(), d.now)
+	return serve(ctx, loopback, d.stores(), d.newMachines(), d.Keys(), d.limiter(), d.now)
 }
 
 // limiter limits failed guesses as scrip serve does: together with other servers
@@ -164,15 +167,24 @@ func (d *database) limiter() *guess.Limiter {
 	return guess.Shared("redemption", 20, 10*time.Minute, d.now, store)
 }
 
+// stores is what a server asks. Without figures nobody asks for them.
+type stores struct {
+	accounts account.Store
+	codes    redemption.Store
+	figures  figures.Store
+}
+
+func (d *database) stores() stores { return stores{d.engine, d.engine, d.engine} }
+
 // loopback is a port of this machine that is free.
 const loopback = "127.0.0.1:0"
 
 // serve serves stores. Requests are logged as scrip serve logs them, though to
-// nowhere. The sweep runs as it does there.
+// nowhere. What is done every second there is done here.
 func serve(
-	ctx context.Context, address string, accounts account.Store, codes redemption.Store, machines *machines,
+	ctx context.Context, address string, from stores, machines *machines,
 	keys *keyring.Keys, guesses *guess.Limiter, now func() time.Time,
-) (*server, error) {
+) (_ *server, err error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -184,19 +196,44 @@ func serve(
 	}
 	log := slog.New(slog.NewTextHandler(io.Writer(nowhere), nil))
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	redemptions := redemption.NewService(codes, keys, guesses, now)
+	accounts := account.NewService(from.accounts, nil, now)
+	redemptions := redemption.NewService(from.codes, keys, guesses, now)
+	overview := figures.NewService(from.figures, now)
+	people, err := console.New(console.Config{
+		Accounts:    accounts,
+		Redemptions: redemptions,
+		Fleet:       machines.fleet,
+		Pickups:     machines.pickups,
+		Figures:     overview,
+		Keys:        keys,
+		Log:         log,
+		Now:         now,
+		Work:        work,
+		Version:     "bench",
+	})
+	if err != nil {
+		stopWork()
+		return nil, errors.Join(err, nowhere.Close(), listener.Close())
+	}
+	programs := api.New(api.Config{
+		Accounts:    accounts,
+		Redemptions: redemptions,
+		Fleet:       machines.fleet,
+		Pickups:     machines.pickups,
+		Keys:        keys,
+		Log:         log,
+		Now:         now,
+		Registry:    prometheus.NewRegistry(),
+		Work:        work,
+		Version:     "bench",
+	})
 	h := &http.Server{
-		Handler: api.New(api.Config{
-			Accounts:    account.NewService(accounts, nil, now),
-			Redemptions: redemptions,
-			Fleet:       machines.fleet,
-			Pickups:     machines.pickups,
-			Keys:        keys,
-			Log:         log,
-			Now:         now,
-			Registry:    prometheus.NewRegistry(),
-			Work:        work,
-			Version:     "bench",
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if api.Serves(r.URL.Path) {
+				programs.ServeHTTP(w, r)
+			} else {
+				people.ServeHTTP(w, r)
+			}
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
@@ -205,7 +242,10 @@ func serve(
 	}
 	var jobs sync.WaitGroup
 	jobs.Go(func() { _ = h.Serve(listener) }) // it ends when it is closed
-	jobs.Go(func() { sweepOften(work, redemptions) })
+	jobs.Go(func() { everySecond(work, redemptions.Sweep) })
+	if from.figures != nil {
+		jobs.Go(func() { everySecond(work, overview.Fold) })
+	}
 	s := &server{url: "http://" + listener.Addr().String()}
 	s.stop = func() error {
 		stopWork()
@@ -284,7 +324,7 @@ func (m *machines) stop() error {
 	return errors.Join(err, m.failed)
 }
 
-func sweepOften(ctx context.Context, redemptions *redemption.Service) {
+func everySecond(ctx context.Context, do func(context.Context) error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -292,7 +332,7 @@ func sweepOften(ctx context.Context, redemptions *redemption.Service) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = redemptions.Sweep(ctx) // what it leaves, the next one moves
+			_ = do(ctx) // what it leaves, the next one does
 		}
 	}
 }

@@ -64,8 +64,7 @@ func (t *tab) makeBatch(p *program, name string) (keys []string) {
 		t.Fatalf("%d keys are shown", len(keys))
 	}
 	for _, how := range []string{"csv", "a4", "letter"} {
-		res, err := p.client.PostForm(p.base+job+"/codes", url.Values{"do": {how}})
-		p.check(err)
+		res := p.submit(p.client, job+"/codes", url.Values{"do": {how}})
 		got := head(res.Body, 200)
 		p.check(res.Body.Close())
 		if how == "csv" && !strings.HasPrefix(got, "id,name,key,") || how != "csv" && !strings.HasPrefix(got, "%PDF") {

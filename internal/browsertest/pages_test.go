@@ -19,7 +19,7 @@ func (p *program) furnish() {
 		p.api("POST", "/api/redemption/", fmt.Sprintf(`{"name":%q,"count":60,"quota":100000}`, name))
 	}
 	keys := regexp.MustCompile(`[0-9a-f]{32}`).FindAllString(
-		p.api("POST", "/api/redemption/", `{"name":"Fête <b>\"&","count":5,"quota":9007199254740993}`), -1)
+		p.api("POST", "/api/redemption/", `{"name":"Fête <b>\"&","count":5,"quota":500}`), -1)
 	p.api("POST", "/api/user/topup", fmt.Sprintf(`{"key":%q}`, keys[0]))
 	p.api("POST", "/api/user/", `{"username":"alice","display_name":"阿丽丝","password":"correct horse"}`)
 	p.api("POST", "/api/v1/merchants", `{"name":"Corner shops"}`)

@@ -39,9 +39,12 @@ func (l look) String() string {
 // looks are every language at both widths, each theme in half of them.
 func looks() []look {
 	return []look{
-		{1280, "en", false}, {390, "en", true},
-		{1280, "zh", true}, {390, "zh", false},
-		{1280, "ja", false}, {390, "ja", true},
+		{1280, "en", false},
+		{390, "en", true},
+		{1280, "zh", true},
+		{390, "zh", false},
+		{1280, "ja", false},
+		{390, "ja", true},
 	}
 }
 
@@ -299,15 +302,20 @@ func (t *tab) sound(what string) {
 const screenshots = "SCRIP_SCREENSHOTS"
 
 // picture writes a picture of the whole page.
-func (t *tab) picture(name string) {
+func (t *tab) picture(name string) { t.capture(name, chromedp.FullScreenshot(100)) }
+
+// window writes a picture of what the window shows.
+func (t *tab) window(name string) { t.capture(name, chromedp.CaptureScreenshot()) }
+
+func (t *tab) capture(name string, how chromedp.Action[[]byte]) {
 	t.Helper()
 	dir := os.Getenv(screenshots)
 	if dir == "" {
 		return
 	}
-	shot, err := chromedp.Run(t.ctx, chromedp.FullScreenshot(100))
+	shot, err := chromedp.Run(t.ctx, how)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name+".png"), shot, 0o600)
+		err = os.WriteFile(filepath.Join(dir, name+".png"), shot, 0o600) //nolint:gosec // G703: where whoever runs the test wants it
 	}
 	if err != nil {
 		t.Fatal(err)

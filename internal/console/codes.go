@@ -1,8 +1,8 @@
 package console
 
 import (
-	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -366,7 +366,7 @@ func (s *server) changeCode(v *visit) error {
 		}
 	}
 	problem, err := v.refused(err)
-	if err != nil || refusal.CodeOf(err) == refusal.RedemptionNotFound {
+	if err != nil {
 		return err
 	}
 	return s.showCode(v, http.StatusUnprocessableEntity, func(p *codePage) error {
@@ -385,6 +385,8 @@ func ticked(v *visit) ([]int64, error) {
 		}
 		ids = append(ids, id)
 	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	if len(ids) == 0 || len(ids) > redemption.CountMax {
 		return nil, refusal.New(refusal.InvalidRequest)
 	}
@@ -418,7 +420,6 @@ func (s *server) manyCodes(v *visit) error {
 		v.sayOf("codes.deleted", ids, refused)
 		return v.redirect(back)
 	case "csv", "a4", "letter", "keys":
-		slices.Sort(ids)
 		return s.handOut(v, what, v.t("codes.title"), func(yield func([]redemption.View, error) bool) {
 			yield(s.Redemptions.Reveal(v.ctx(), v.actor(), ids))
 		})
@@ -429,14 +430,15 @@ func (s *server) manyCodes(v *visit) error {
 // sayOf has the next page say how many of the codes something was done to, and
 // why not to the others.
 func (v *visit) sayOf(key string, ids []int64, refused map[int64]refusal.Code) {
-	text := v.t(key, len(ids)-len(refused))
-	reasons := map[refusal.Code]int{}
+	reasons := make(map[string]int, len(refused))
 	for _, code := range refused {
-		reasons[code]++
+		reasons[v.s.refusals.words[code].In(v.lang)]++
 	}
-	for code, n := range reasons {
-		text += " " + v.t("codes.not", n, v.s.refusals.words[code].In(v.lang))
+	parts := []string{v.t(key, len(ids)-len(refused))}
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		parts = append(parts, v.t("codes.not", reasons[reason], reason))
 	}
+	text := strings.Join(parts, " ")
 	v.sayLater(said{Text: text, Bad: len(refused) == len(ids)})
 }
 
@@ -478,8 +480,6 @@ func (s *server) removeInvalid(v *visit) error {
 	}
 	return v.redirect("/jobs/" + plain(job.ID))
 }
-
-var errGone = errors.New("the visitor has left")
 
 // handOut shows keys, or sends them as a file. Pages are those of the codes.
 func (s *server) handOut(v *visit, how, title string, pages func(func([]redemption.View, error) bool)) error {

@@ -170,6 +170,7 @@ type server struct {
 	refusals  refusals
 	addresses *web.Addresses
 	live      *live
+	sheets    sheets
 	// verification is the one thing here that changes, and guards itself.
 	verification *verification
 }
@@ -179,7 +180,7 @@ func New(c Config) (http.Handler, error) {
 	s := &server{
 		Config: c, mux: http.NewServeMux(), languages: web.NewMatcher(), refusals: newRefusals(),
 		addresses: web.NewAddresses(c.Log, c.TrustedProxies), live: newLive(c.Work, c.Log),
-		verification: new(verification),
+		sheets: newSheets(), verification: new(verification),
 	}
 	var err error
 	if s.assets, err = loadAssets(); err != nil {

@@ -50,6 +50,9 @@ func (s *server) job(v *visit) error {
 // jobEvents keeps a job's page up to date.
 func (s *server) jobEvents(v *visit) error {
 	id := number64(v.r.PathValue("id"))
+	if _, err := s.Redemptions.Job(v.ctx(), v.actor(), id); err != nil {
+		return err
+	}
 	return v.stream("job "+plain(id), "job", "progress", func(ctx context.Context) (any, error) {
 		j, err := s.Redemptions.Job(ctx, v.actor(), id)
 		return s.jobView(v, &j), err
@@ -84,6 +87,10 @@ func (s *server) jobCodes(v *visit) error {
 func (s *server) revealed(v *visit, job int64) func(func([]redemption.View, error) bool) {
 	return func(yield func([]redemption.View, error) bool) {
 		for after := int64(0); ; {
+			if err := v.ctx().Err(); err != nil { // who has left is shown no more keys
+				yield(nil, err)
+				return
+			}
 			list, next, err := s.Redemptions.JobCodes(v.ctx(), v.actor(), job, after, redemption.RevealMax)
 			if err != nil {
 				yield(nil, err)
@@ -127,7 +134,11 @@ func (s *server) sendCSV(v *visit, pages func(func([]redemption.View, error) boo
 		if err != nil {
 			return err // before the first row it can still be told
 		}
-		if !begun {
+		if begun {
+			if err := http.NewResponseController(v.w).SetWriteDeadline(s.Now().Add(exportTimeout)); err != nil {
+				return err
+			}
+		} else {
 			begun = true
 			v.download("text/csv; charset=utf-8", "codes-"+s.Now().In(v.zone()).Format("2006-01-02-1504")+".csv")
 			_, _ = v.w.Write([]byte("\ufeff")) // spreadsheets take it for UTF-8 then
@@ -139,11 +150,11 @@ func (s *server) sendCSV(v *visit, pages func(func([]redemption.View, error) boo
 			if !c.Expires.IsZero() {
 				expires = c.Expires.In(v.zone()).Format(time.RFC3339)
 			}
-			if err := out.Write([]string{plain(c.ID), cell(c.Name), c.Key, plain(c.Quota), expires, v.redeemLink(c.Key)}); err != nil {
-				return errGone
-			}
+			_ = out.Write([]string{plain(c.ID), cell(c.Name), c.Key, plain(c.Quota), expires, v.redeemLink(c.Key)}) // what fails is told by Error
 		}
-		out.Flush()
+		if out.Flush(); out.Error() != nil {
+			return nil //nolint:nilerr // the visitor has left, and needs no answer
+		}
 	}
 	if !begun {
 		return refusal.New(refusal.RedemptionNotFound)
@@ -151,8 +162,50 @@ func (s *server) sendCSV(v *visit, pages func(func([]redemption.View, error) boo
 	return nil
 }
 
+// sheets bounds how many sheets are drawn at the same time, each of which takes a
+// processor and some 20 MB.
+type sheets struct {
+	// all are those that are drawn or wait, drawn those that are drawn.
+	all, drawn chan struct{}
+}
+
+const (
+	sheetsMax     = 2 // drawn at the same time
+	sheetsWaiting = 6
+	sheetTimeout  = time.Minute // for one to be drawn and read
+	sheetsRetry   = 10 * time.Second
+)
+
+func newSheets() sheets {
+	return sheets{make(chan struct{}, sheetsMax+sheetsWaiting), make(chan struct{}, sheetsMax)}
+}
+
+// draw calls do when it is its turn. It refuses with refusal.TooBusy if too many
+// wait.
+func (s sheets) draw(ctx context.Context, do func() error) error {
+	select {
+	case s.all <- struct{}{}:
+		defer func() { <-s.all }()
+	default:
+		return refusal.Later(refusal.TooBusy, sheetsRetry)
+	}
+	select {
+	case s.drawn <- struct{}{}:
+		defer func() { <-s.drawn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return do()
+}
+
 // sendSheet sends codes as a sheet to print.
 func (s *server) sendSheet(v *visit, paper, title string, pages func(func([]redemption.View, error) bool)) error {
+	return s.sheets.draw(v.ctx(), func() error { return s.drawSheet(v, paper, title, pages) })
+}
+
+func (s *server) drawSheet(v *visit, paper, title string, pages func(func([]redemption.View, error) bool)) error {
+	// Its time begins when its turn has come. Where none can be set there is none.
+	_ = http.NewResponseController(v.w).SetWriteDeadline(s.Now().Add(sheetTimeout))
 	o := sheet.Options{Title: title, Worth: v.t("sheet.worth"), Until: v.t("sheet.until"), Created: s.Now()}
 	if paper == "letter" {
 		o.Paper = sheet.Letter

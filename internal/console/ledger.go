@@ -187,7 +187,7 @@ func (s *server) exportLedger(v *visit) error {
 	for sent := 0; ; {
 		users, machines, err := s.named(v.ctx(), v.actor(), list)
 		if err != nil {
-			return s.cutOff(v, err)
+			return err
 		}
 		for i := range list {
 			_ = out.Write(record(&list[i], users, machines)) // what fails is told by Error
@@ -203,20 +203,13 @@ func (s *server) exportLedger(v *visit) error {
 			return nil
 		}
 		if err := c.SetWriteDeadline(s.Now().Add(exportTimeout)); err != nil {
-			return s.cutOff(v, err)
+			return err
 		}
 		f.Before = list[len(list)-1].ID
 		if list, err = s.Accounts.Ledger(v.ctx(), v.actor(), f); err != nil {
-			return s.cutOff(v, err)
+			return err
 		}
 	}
-}
-
-// cutOff ends an answer that is half out, so that who reads it sees that it is not
-// whole.
-func (s *server) cutOff(v *visit, err error) error {
-	v.fail(err) // into the log
-	panic(http.ErrAbortHandler)
 }
 
 // record is an entry as a row of a table.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
@@ -112,7 +114,12 @@ func (l *live) now(t *topic) ([]byte, <-chan struct{}) {
 func (v *visit) stream(name, page, part string, data func(context.Context) (any, error)) error {
 	name = v.lang.Tag() + " " + name
 	set, by := v.s.pages[v.lang][page], v.s
-	t, err := by.live.join(name, func(ctx context.Context) ([]byte, error) {
+	t, err := by.live.join(name, func(ctx context.Context) (content []byte, err error) {
+		defer func() { // it runs by itself: nobody else would catch it
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
 		d, err := data(ctx)
 		if err != nil {
 			return nil, err
@@ -137,6 +144,9 @@ func (v *visit) stream(name, page, part string, data func(context.Context) (any,
 	for {
 		content, changed := by.live.now(t)
 		if content != nil {
+			if !v.still() {
+				return nil
+			}
 			if err := v.event("event: " + part + "\ndata: " + strings.ReplaceAll(string(content), "\n", "\ndata: ") + "\n\n"); err != nil {
 				return nil
 			}
@@ -150,7 +160,7 @@ func (v *visit) stream(name, page, part string, data func(context.Context) (any,
 			case <-by.Work.Done():
 				return nil
 			case <-check.C:
-				if _, err := by.Accounts.Session(v.ctx(), v.session); err != nil {
+				if !v.still() {
 					return nil
 				}
 				if err := v.event(": still here\n\n"); err != nil {
@@ -159,6 +169,13 @@ func (v *visit) stream(name, page, part string, data func(context.Context) (any,
 			}
 		}
 	}
+}
+
+// still reports whether the visitor is signed in, and an admin, as when the stream
+// began.
+func (v *visit) still() bool {
+	u, err := v.s.Accounts.Session(v.ctx(), v.session)
+	return err == nil && u.Role >= account.RoleAdmin
 }
 
 // eventTimeout is how long a viewer may take to read.

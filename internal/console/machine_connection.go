@@ -18,7 +18,6 @@ type machineConnection struct {
 	Broker     string
 	Host, Port string
 	TLS        bool
-	WebSocket  string // the address of MQTT over WebSocket, if that is what the broker speaks
 	Listens    string // the topic
 	Speaks     string
 	AppKey     string // empty: it was not asked for
@@ -75,9 +74,6 @@ func (s *server) connectionPage(v *visit, m fleet.Machine, password string, appK
 	}
 	if u := s.brokerFor(v.r); u != nil {
 		c.Broker, c.Host, c.Port, c.TLS = u.String(), u.Hostname(), u.Port(), u.Scheme == "mqtts" || u.Scheme == "wss"
-		if u.Scheme == "ws" || u.Scheme == "wss" {
-			c.WebSocket = c.Broker
-		}
 		if c.Port == "" {
 			c.Port = map[string]string{"mqtt": "1883", "mqtts": "8883", "ws": "80", "wss": "443"}[u.Scheme]
 		}

@@ -168,10 +168,10 @@ type period struct {
 func chartSlots(now time.Time, hours bool) []period {
 	var slots []period
 	if hours {
-		this := now.Truncate(time.Hour)
-		// Truncate counts from the epoch: where zones are half an hour apart it is half
-		// an hour off.
-		this = this.Add(-time.Duration(this.Minute()) * time.Minute)
+		// Not Truncate, which counts from the epoch: in zones that are half an hour apart
+		// from others, hours begin in the middle of it.
+		this := now.Add(-time.Duration(now.Minute())*time.Minute - time.Duration(now.Second())*time.Second -
+			time.Duration(now.Nanosecond()))
 		for i := chartHours - 1; i >= 0; i-- {
 			from := this.Add(-time.Duration(i) * time.Hour)
 			slots = append(slots, period{from.Format("01-02 15:00"), from, from.Add(time.Hour)})
@@ -261,10 +261,13 @@ func (s *server) online(v *visit) (*chart, error) {
 }
 
 // guessing is who guesses passwords, keys or machines' passwords now.
-func (s *server) guessing(ctx context.Context, by account.Actor) ([]guess.Suspect, error) {
-	list, err := s.Accounts.Guessing(ctx, by)
-	if err != nil {
-		return nil, fmt.Errorf("asking who guesses: %w", err)
+func (s *server) guessing(ctx context.Context, by account.Actor) (all []guess.Suspect, err error) {
+	for _, g := range s.guarded() {
+		list, err := g.guessing(ctx, by)
+		if err != nil {
+			return nil, fmt.Errorf("asking who guesses: %w", err)
+		}
+		all = append(all, list...)
 	}
-	return list, nil
+	return all, nil
 }

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +31,14 @@ import (
 
 // people is a console with people before it.
 type people struct {
-	server   *httptest.Server
+	server *httptest.Server
+	// config is what the console is made of, engine what is below it, and stop ends
+	// its work.
+	config   console.Config
+	database *enginetest.Database
+	engine   storetest.Engine
+	stop     context.CancelFunc
+	now      atomic.Int64 // seconds
 	accounts *account.Service
 	codes    *redemption.Service
 	fleet    *fleet.Service
@@ -54,14 +62,24 @@ func (l *logs) Write(b []byte) (int, error) {
 	return l.Builder.Write(b)
 }
 
+// String is all of it, also while somebody writes.
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.String()
+}
+
 const limitOfGuesses = 4
 
-func newPeople(t *testing.T) *people {
+func newPeople(t testing.TB) *people {
 	t.Helper()
+	p := &people{logs: new(logs), ids: map[string]int64{"root": 1}, as: map[string]*http.Client{}}
 	// The clock stands still, on the 18th of May 2033: what is to be sent by then is
 	// sent in time.
-	now := func() time.Time { return time.Unix(2_000_000_000, 0) }
-	db, err := enginetest.New(t, t.TempDir()).Open(t.Context(), storetest.Options{Secrets: []string{"a secret for tests"}, Now: now})
+	p.now.Store(2_000_000_000)
+	now := func() time.Time { return time.Unix(p.now.Load(), 0) }
+	p.database = enginetest.New(t, t.TempDir())
+	db, err := p.database.Open(t.Context(), storetest.Options{Secrets: []string{"a secret for tests"}, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,16 +94,15 @@ func newPeople(t *testing.T) *people {
 		}
 		return guess.New(limitOfGuesses, 10*time.Minute, now)
 	}
-	p := &people{
-		accounts: account.NewService(db, limiter("logins"), now),
-		codes:    redemption.NewService(db, db.Keys(), limiter("redeems"), now),
-		fleet:    fleet.NewService(db, db.Keys(), limiter("machines"), now, nil),
-		pickups:  pickup.NewService(db, db.Keys(), now, nil),
-		logs:     new(logs), ids: map[string]int64{"root": 1}, as: map[string]*http.Client{},
-	}
+	p.engine = db
+	p.accounts = account.NewService(db, limiter("logins"), now)
+	p.codes = redemption.NewService(db, db.Keys(), limiter("redeems"), now)
+	p.fleet = fleet.NewService(db, db.Keys(), limiter("machines"), now, nil)
+	p.pickups = pickup.NewService(db, db.Keys(), now, nil)
 	work, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	p.stop = stop
 	t.Cleanup(stop)
-	h, err := console.New(console.Config{
+	p.config = console.Config{
 		Accounts: p.accounts, Redemptions: p.codes, Fleet: p.fleet, Pickups: p.pickups,
 		Figures: figures.NewService(db, now),
 		Keys:    db.Keys(), Log: slog.New(slog.NewTextHandler(p.logs, nil)), Now: now, Work: work, Version: "v9.8.7",
@@ -93,7 +110,8 @@ func newPeople(t *testing.T) *people {
 		Verify: func(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
 			return p.verify(ctx, progress)
 		},
-	})
+	}
+	h, err := console.New(p.config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +140,7 @@ func newPeople(t *testing.T) *people {
 	return p
 }
 
-func (p *people) client(t *testing.T) *http.Client {
+func (p *people) client(t testing.TB) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -131,7 +149,7 @@ func (p *people) client(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func (p *people) signIn(t *testing.T, token string) *http.Client {
+func (p *people) signIn(t testing.TB, token string) *http.Client {
 	t.Helper()
 	c := p.client(t)
 	if r := p.send(t, c, "POST", "/signin", url.Values{"by": {"token"}, "token": {token}}); r.status != http.StatusSeeOther {
@@ -148,7 +166,7 @@ type reply struct {
 	body     string
 }
 
-func (p *people) send(t *testing.T, c *http.Client, method, path string, form url.Values) reply {
+func (p *people) send(t testing.TB, c *http.Client, method, path string, form url.Values) reply {
 	t.Helper()
 	var body io.Reader
 	if method == "POST" {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math/big"
 	"net/http"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -171,9 +172,21 @@ type frame struct {
 func (v *visit) page(status int, name, section string, data any) error {
 	f := frame{
 		Section: section, User: v.user, Admin: v.user.Role >= account.RoleAdmin, Root: v.user.Role >= account.RoleRoot,
-		Theme: v.theme(), Here: v.r.URL.RequestURI(), Version: v.s.Version, Said: v.heard(), Data: data,
+		Theme: v.theme(), Here: v.here(), Version: v.s.Version, Said: v.heard(), Data: data,
 	}
 	return v.execute(status, name, "layout", f)
+}
+
+// here is the address of the page, or of the one that sent the form.
+func (v *visit) here() string {
+	if v.r.Method == http.MethodGet {
+		return v.r.URL.RequestURI()
+	}
+	from, err := url.Parse(v.r.Referer())
+	if err != nil || from.Host != v.r.Host {
+		return "/"
+	}
+	return from.RequestURI()
 }
 
 // part answers with one template of a page, which htmx puts in its place.

@@ -34,10 +34,14 @@ func (s *server) signIn(v *visit) error {
 		_, session, err = s.Accounts.Login(v.ctx(), f.Username, v.r.PostFormValue("password"), v.address)
 	}
 	if err != nil {
+		status := http.StatusUnprocessableEntity
+		if v.s.refusals.status[refusal.CodeOf(err)].HTTP == http.StatusTooManyRequests {
+			status = http.StatusTooManyRequests
+		}
 		if f.Problem, err = v.refused(err); err != nil {
 			return err
 		}
-		return v.page(http.StatusUnprocessableEntity, "signin", "", f)
+		return v.page(status, "signin", "", f)
 	}
 	v.setCookie(sessionCookie, session, account.SessionFor)
 	return v.redirect(f.Next)

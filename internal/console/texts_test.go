@@ -106,7 +106,7 @@ func TestTextsAreUsed(t *testing.T) {
 			if strings.HasSuffix(name, "_test.go") {
 				continue
 			}
-			b, err := os.ReadFile(name)
+			b, err := fs.ReadFile(os.DirFS("."), name)
 			if err != nil {
 				t.Fatal(err)
 			}

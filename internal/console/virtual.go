@@ -40,7 +40,8 @@ func (s *server) virtual(v *visit) error {
 	if err != nil {
 		return err
 	}
-	o, err := s.Fleet.Merchant(v.ctx(), v.actor(), m.MerchantID)
+	// The page signs what the machine says, so that it has the app key in it.
+	o, err := s.Fleet.RevealAppKey(v.ctx(), v.actor(), m.MerchantID)
 	if err != nil {
 		return err
 	}

@@ -81,9 +81,9 @@ func TestVirtualMachine(t *testing.T) {
 		t.Errorf("it says %v", hello)
 	}
 
-	b.push(t, "create", 1, "00112233", "kva", false)
-	b.push(t, "create", 2, "44556677", "kva", true)
-	b.push(t, "create", 3, "88889999", "kvb", false)
+	b.push(t, virtualMessage(t, "create", 1, "00112233", "kva", false))
+	b.push(t, virtualMessage(t, "create", 2, "44556677", "kva", true))
+	b.push(t, virtualMessage(t, "create", 3, "88889999", "kvb", false))
 	tab.shows(t, "#vm-log li:first-child .vm-gist", "Dropped: its signature is wrong. If all are, check the merchant’s app key.")
 	tab.shows(t, "#vm-codes", "2")
 	if lit := virtualDo(t, tab, chromedp.Evaluate[int](`document.querySelectorAll(".vm-lit").length`)); lit != 1 {
@@ -104,7 +104,7 @@ func TestVirtualMachine(t *testing.T) {
 	tab.do(t, `document.getElementById("vm-hatch").click()`)
 	tab.shows(t, "#vm-message", "Thank you")
 
-	tab.do(t, `document.getElementById("vm-unplug").click()`)
+	tab.drag(t, -100, 0)
 	tab.shows(t, "#vm-state", "Unplugged")
 	if will := b.uplink(t, "client.offline"); will["reason"] == "" {
 		t.Errorf("its will is %v", will)
@@ -138,11 +138,26 @@ func TestVirtualMachine(t *testing.T) {
 	}
 	tab.shows(t, "#vm-unreported", "0")
 
-	b.push(t, "create", 4, "12341234", "kva", false)
+	tab.do(t, `document.getElementById("vm-unplug").click()`)
+	tab.shows(t, "#vm-state", "Unplugged")
+	tab.waits(t, `document.getElementById("vm-plug").getAttribute("transform")`, "translate(268 84)") // it lies still
+	tab.drag(t, 135, -36)
+	tab.shows(t, "#vm-state", "Online")
+
+	b.push(t, virtualMessage(t, "create", 4, "12341234", "kva", false))
 	tab.shows(t, "#vm-codes", "1")
-	b.push(t, "delete", 4, "", "kva", false)
+	b.push(t, virtualMessage(t, "delete", 4, "", "kva", false))
 	tab.shows(t, "#vm-codes", "0")
 	tab.clean(t)
+
+	// What the browser does not keep is not acknowledged: it must come again.
+	tab.do(t, `Storage.prototype.setItem = () => { throw new Error("full") }`)
+	b.pushing(virtualMessage(t, "create", 5, "98769876", "kva", false))
+	tab.shows(t, "#vm-message", "Out of order")
+	b.uplink(t, "client.offline")
+	if len(b.acked) > 0 {
+		t.Error("it has acknowledged what it could not keep")
+	}
 }
 
 // TestVirtualOneTab: of two tabs with one machine, the newer runs it.
@@ -325,6 +340,18 @@ func (v *virtualTab) waits(t *testing.T, text, want string) {
 	}
 }
 
+// drag pulls the plug, by what the drawing counts in.
+func (v *virtualTab) drag(t *testing.T, right, down float64) {
+	t.Helper()
+	at := virtualDo(t, v, chromedp.Evaluate[[]float64](`(() => {
+		const cable = document.getElementById("vm-cable"), body = document.querySelector(".vm-plug-body");
+		cable.scrollIntoView({block: "center"});
+		const r = body.getBoundingClientRect();
+		return [r.x + r.width / 2, r.y + r.height / 2, cable.getScreenCTM().a];
+	})()`))
+	virtualDo(t, v, chromedp.DragAndDropXY(at[0], at[1], at[0]+right*at[2], at[1]+down*at[2]))
+}
+
 // enter types a code as a customer does with a keyboard.
 func (v *virtualTab) enter(t *testing.T, code string) {
 	t.Helper()
@@ -499,7 +526,27 @@ func (b *virtualBroker) uplink(t *testing.T, method string) map[string]string {
 	}
 }
 
-func (b *virtualBroker) push(t *testing.T, what string, id int, code, key string, wrapped bool) {
+// pushing sends a message.
+func (b *virtualBroker) pushing(message []byte) {
+	b.mu.Lock()
+	conn := b.conn
+	b.mu.Unlock()
+	b.send(conn, 0x32, message...)
+}
+
+// push sends a message and waits until it is acknowledged.
+func (b *virtualBroker) push(t *testing.T, message []byte) {
+	t.Helper()
+	b.pushing(message)
+	select {
+	case <-b.acked:
+	case <-time.After(virtualWait):
+		t.Fatalf("%s is not acknowledged", message)
+	}
+}
+
+// virtualMessage is a packet's topic, id and payload.
+func virtualMessage(t *testing.T, what string, id int, code, key string, wrapped bool) []byte {
 	t.Helper()
 	m := map[string]string{
 		"timestamp": "1748330699", "machine_id": "10009", "method": "client.pickup_codes." + what,
@@ -520,17 +567,9 @@ func (b *virtualBroker) push(t *testing.T, what string, id int, code, key string
 		payload = []byte(base64.StdEncoding.EncodeToString(payload))
 	}
 	topic := "/clients/" + virtualNo
-	packet := append([]byte{0, byte(len(topic))}, topic...)
-	packet = append(packet, 0, byte(id), 0)
-	b.mu.Lock()
-	conn := b.conn
-	b.mu.Unlock()
-	b.send(conn, 0x32, append(packet, payload...)...)
-	select {
-	case <-b.acked:
-	case <-time.After(virtualWait):
-		t.Fatalf("the %s of %d is not acknowledged", what, id)
-	}
+	packet := append(binary.BigEndian.AppendUint16(nil, uint16(len(topic))), topic...) //nolint:gosec // G115: it has 17
+	packet = binary.BigEndian.AppendUint16(packet, uint16(id))                         //nolint:gosec // G115: it is below 10
+	return slices.Concat(packet, []byte{0}, payload)
 }
 
 // virtualSign is the signature in its own words: package wire's is for the broker.

@@ -49,6 +49,7 @@ type visit struct {
 	user    account.User // zero for anyone
 	session string
 	status  int
+	gone    bool // nobody reads the answer any more
 }
 
 // handle is the one adapter between the mux and the handlers.
@@ -56,15 +57,20 @@ func (s *server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
 		v := &visit{s: s, r: r, id: requestID(), address: s.addresses.Of(r), lang: s.language(r)}
-		v.w = &statusWriter{ResponseWriter: w, status: &v.status}
+		v.w = &statusWriter{ResponseWriter: w, status: &v.status, gone: &v.gone}
 		v.secure()
-		if err := v.try(rt); err != nil {
-			v.fail(err)
+		err := v.try(rt) //nolint:contextcheck // a visit carries its request's
+		half := err != nil && v.status != 0
+		if err != nil {
+			v.fail(err) //nolint:contextcheck // likewise
 		}
 		s.Log.LogAttrs(r.Context(), slog.LevelInfo, "request",
 			slog.String("request_id", v.id), slog.String("method", r.Method), slog.String("route", rt.pattern),
 			slog.Int("status", v.status), slog.Int64("user", v.user.ID), slog.String("address", v.address),
 			slog.Duration("duration", s.Now().Sub(start)))
+		if half {
+			panic(http.ErrAbortHandler) // who reads it is to see that it is not whole
+		}
 	}
 }
 
@@ -164,7 +170,7 @@ func local(text, otherwise string) string {
 func (v *visit) fail(err error) {
 	e, refused := errors.AsType[*refusal.Error](err)
 	if !refused {
-		if v.ctx().Err() == nil {
+		if v.ctx().Err() == nil && !v.gone {
 			v.s.Log.LogAttrs(v.ctx(), slog.LevelError, "request failed",
 				slog.String("request_id", v.id), slog.Any("error", err))
 		}
@@ -185,9 +191,8 @@ func (v *visit) fail(err error) {
 	if !refused {
 		status = http.StatusInternalServerError
 	}
-	if e.RetryAfter > 0 {
-		v.w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(e.RetryAfter.Seconds())), 10))
-	}
+	v.later(e)
+	v.w.Header().Del("Content-Disposition") // a problem is no file
 	data := map[string]any{"Status": status, "Text": v.explain(e), "ID": v.id}
 	part := "layout"
 	if v.isHTMX() {
@@ -207,6 +212,13 @@ func (v *visit) fail(err error) {
 	}
 }
 
+// later says when to try again, if the refusal does.
+func (v *visit) later(e *refusal.Error) {
+	if e.RetryAfter > 0 {
+		v.w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(e.RetryAfter.Seconds())), 10))
+	}
+}
+
 // explain is what to tell the visitor of a refusal.
 func (v *visit) explain(e *refusal.Error) string {
 	if e.Code == refusal.IdempotencyKeyReused { // whose words are for who sends the header
@@ -222,6 +234,7 @@ func (v *visit) refused(err error) (string, error) {
 	if !ok || e.Code == refusal.Unauthenticated {
 		return "", err
 	}
+	v.later(e)
 	return v.explain(e), nil
 }
 
@@ -279,7 +292,7 @@ func (v *visit) setCookie(name, value string, lasts time.Duration) {
 	if lasts <= 0 {
 		age = -1
 	}
-	http.SetCookie(v.w, &http.Cookie{
+	http.SetCookie(v.w, &http.Cookie{ //nolint:gosec // G124: Secure is set where there is TLS
 		Name: name, Value: value, Path: "/", MaxAge: age, HttpOnly: true,
 		Secure: v.s.SecureCookies || v.r.TLS != nil, SameSite: http.SameSiteLaxMode,
 	})
@@ -326,10 +339,11 @@ func requestID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// statusWriter notes the status.
+// statusWriter notes the status, and when it cannot write.
 type statusWriter struct {
 	http.ResponseWriter
 	status *int
+	gone   *bool
 }
 
 // WriteHeader notes the status.
@@ -345,7 +359,11 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 	if *w.status == 0 {
 		*w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	n, err := w.ResponseWriter.Write(b)
+	if err != nil {
+		*w.gone = true
+	}
+	return n, err
 }
 
 // Unwrap is for http.ResponseController.

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/sqlstore"
 )
 
@@ -229,16 +228,6 @@ func (d *DB) Purge(ctx context.Context, after int64, by account.Actor, at time.T
 		}
 	}
 	return d.Store.Purge(ctx, after, by, at)
-}
-
-// StepPurge implements redemption.Store, as Purge does.
-func (d *DB) StepPurge(ctx context.Context, s redemption.Step) (moved bool, err error) {
-	if s.Job.Place == 0 {
-		if err := d.foldAll(ctx); err != nil {
-			return false, err
-		}
-	}
-	return d.Store.StepPurge(ctx, s)
 }
 
 // Sweep implements redemption.Store, and goes by the counts too.

@@ -229,7 +229,7 @@ func (s *Service) step(ctx context.Context, j *Job) error {
 			return err
 		})
 	case JobPurge:
-		if j.Place == 0 { // the counts that it goes by say nothing of what is not swept
+		if j.Place == 0 { // the counts that it goes by are up to date when nothing is left to be swept
 			if moved, err := s.store.Sweep(ctx, st.At); err != nil || moved > 0 {
 				return err
 			}

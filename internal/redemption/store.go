@@ -75,8 +75,8 @@ type Store interface {
 	// if not, it does nothing and says so. It refuses with Unauthenticated if whoever
 	// has started the job may not do that any more.
 	StepIssue(ctx context.Context, s Step, b Batch) (moved bool, err error)
-	// StepPurge is StepIssue for a step of removing what is invalid and swept. The
-	// last one ends the job.
+	// StepPurge is StepIssue for a step of removing what is invalid and swept: before
+	// the first one, Sweep has nothing left to move. The last one ends the job.
 	StepPurge(ctx context.Context, s Step) (moved bool, err error)
 	// EndJob puts a job that is under way into that state, and returns it as it is
 	// then. It refuses with RedemptionJobNotFound.

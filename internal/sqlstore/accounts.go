@@ -51,13 +51,13 @@ func (d *Store) UserByID(ctx context.Context, id int64) (account.User, error) {
 	return d.oneUser(ctx, `WHERE u.id = ?`, id)
 }
 
-const selectPassword = `SELECT u.id, u.username, u.display_name, u.role, u.status, u.quota, u.created, u.password_hash
+const selectWithHash = `SELECT u.id, u.username, u.display_name, u.role, u.status, u.quota, u.created, u.password_hash
 	FROM users u `
 
 // UserByName implements account.Store.
 func (d *Store) UserByName(ctx context.Context, username string) (u account.User, passwordHash string, err error) {
 	err = d.engine.Read(ctx, func(s Conn) error {
-		u, err = scanUser(s.Row(context.WithoutCancel(ctx), selectPassword+`WHERE u.username = ?`, username), &passwordHash)
+		u, err = scanUser(s.Row(context.WithoutCancel(ctx), selectWithHash+`WHERE u.username = ?`, username), &passwordHash)
 		return err
 	})
 	return u, passwordHash, err
@@ -66,7 +66,7 @@ func (d *Store) UserByName(ctx context.Context, username string) (u account.User
 // UserAndPassword implements account.Store.
 func (d *Store) UserAndPassword(ctx context.Context, id int64) (u account.User, passwordHash string, err error) {
 	err = d.engine.Read(ctx, func(s Conn) error {
-		u, err = scanUser(s.Row(context.WithoutCancel(ctx), selectPassword+`WHERE u.id = ?`, id), &passwordHash)
+		u, err = scanUser(s.Row(context.WithoutCancel(ctx), selectWithHash+`WHERE u.id = ?`, id), &passwordHash)
 		return err
 	})
 	return u, passwordHash, err
@@ -360,7 +360,7 @@ func (d *Store) SetUserPassword(ctx context.Context, p account.NewPassword) (u a
 func (t *Tx) mayGetPassword(ctx context.Context, p *account.NewPassword) (account.User, error) {
 	if p.Link == (account.Hash{}) {
 		var hash string
-		u, err := scanUser(t.Row(ctx, selectPassword+`WHERE u.id = ? FOR UPDATE`, p.By.ID), &hash)
+		u, err := scanUser(t.Row(ctx, selectWithHash+`WHERE u.id = ? FOR UPDATE`, p.By.ID), &hash)
 		if err == nil && hash != p.Old {
 			return u, refusal.New(refusal.AccountWrongPassword)
 		}

@@ -65,7 +65,7 @@ func (d *Store) standing(ctx context.Context, s Conn, second int64) (st standing
 		return st, err
 	}
 	err = d.dialect.Unfolded(ctx, s, func(ch Change) error {
-		st.Worth.add(ch)
+		st.add(ch)
 		n := ch.N * ch.ids()
 		st.tally[ch.State-1] += n
 		if ch.State == stateEnabled && ch.Expires > 0 && ch.Expires < second {

@@ -99,12 +99,12 @@ func testAccessSignIn(w *world) {
 	var wrong, refused atomic.Int64
 	for range 8 {
 		wg.Go(func() {
-			switch _, _, err := guarded.LoginToken(w.ctx, "wrong", addressA); refusal.CodeOf(err) {
-			case refusal.AccountWrongToken:
+			_, _, err := guarded.LoginToken(w.ctx, "wrong", addressA)
+			if code := refusal.CodeOf(err); code == refusal.AccountWrongToken {
 				wrong.Add(1)
-			case refusal.AccountTooManyGuesses:
+			} else if code == refusal.AccountTooManyGuesses {
 				refused.Add(1)
-			default:
+			} else {
 				w.Error(err)
 			}
 		})
@@ -187,18 +187,18 @@ func testAccessLink(w *world) {
 
 	old := account.NewToken()
 	w.check(w.engine.StartSession(w.ctx, ann.ID, account.HashToken(old), w.clock.Now().Add(time.Hour)))
-	const password = "八个字符的密码！" // 24 bytes
-	u, mine, err := w.accounts.SetPasswordByLink(w.ctx, link, password, addressB)
+	const eight = "八个字符的密码！" // 24 bytes
+	u, mine, err := w.accounts.SetPasswordByLink(w.ctx, link, eight, addressB)
 	w.check(err)
 	w.wantAct(account.KindUserPassword, ann.ID, account.Actor{ID: ann.ID, Address: addressB}, `{"link":true}`)
 	if u.ID != ann.ID || !w.signedIn(mine, ann.ID) || w.signedIn(old, ann.ID) || !w.signedIn(session, w.root.ID) {
 		w.Errorf("set for %+v, or the wrong sessions ended", u)
 	}
-	_, _, err = w.accounts.Login(w.ctx, "ann", password, addressA)
+	_, _, err = w.accounts.Login(w.ctx, "ann", eight, addressA)
 	w.check(err)
 	_, err = w.accounts.Link(w.ctx, link, addressA)
 	w.refused(err, refusal.AccountLink)
-	_, _, err = w.accounts.SetPasswordByLink(w.ctx, link, password, addressA)
+	_, _, err = w.accounts.SetPasswordByLink(w.ctx, link, eight, addressA)
 	w.refused(err, refusal.AccountLink)
 
 	// A new one is in place of the one before.
@@ -212,7 +212,7 @@ func testAccessLink(w *world) {
 	w.clock.Add(account.LinkFor - time.Millisecond)
 	whose(second, ann.ID)
 	w.clock.Add(time.Millisecond)
-	_, _, err = w.accounts.SetPasswordByLink(w.ctx, second, password, addressA)
+	_, _, err = w.accounts.SetPasswordByLink(w.ctx, second, eight, addressA)
 	w.refused(err, refusal.AccountLink)
 
 	// Disabling ends it for good.

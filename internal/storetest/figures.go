@@ -2,12 +2,12 @@ package storetest
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"math"
 	"math/big"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -155,12 +155,11 @@ func testFiguresWorthBesideWork(w *world) {
 	servers := w.servers()
 	user := w.user("u", 0)
 	codes := w.issue("n", 60, 1_234_567_890_123, time.Time{})
-	ctx, done := context.WithCancel(w.ctx)
-	defer done()
+	var done atomic.Bool
 	var counting, working sync.WaitGroup
 	for _, s := range servers {
 		counting.Go(func() {
-			for ctx.Err() == nil {
+			for !done.Load() {
 				if err := s.engine.CountWorth(w.ctx, w.clock.Now()); err != nil {
 					w.Error(err)
 					return
@@ -187,7 +186,7 @@ func testFiguresWorthBesideWork(w *world) {
 		})
 	}
 	working.Wait()
-	done()
+	done.Store(true)
 	counting.Wait()
 	w.wantWorth(w.allCodes())
 }
@@ -375,12 +374,11 @@ func testFiguresActivitySpread(w *world) {
 func testFiguresActivityBeside(w *world) {
 	servers := w.servers()
 	folders := [2]*world{w.on(w.handle(testSecret)), w.on(w.handle(testSecret))}
-	ctx, done := context.WithCancel(w.ctx)
-	defer done()
+	var done atomic.Bool
 	var folding, working sync.WaitGroup
 	for _, f := range folders {
 		folding.Go(func() {
-			for ctx.Err() == nil {
+			for !done.Load() {
 				if _, err := f.engine.FoldActivity(w.ctx); err != nil {
 					w.Error(err)
 					return
@@ -398,7 +396,7 @@ func testFiguresActivityBeside(w *world) {
 		})
 	}
 	working.Wait()
-	done()
+	done.Store(true)
 	folding.Wait()
 	w.fold()
 	w.wantActivity()

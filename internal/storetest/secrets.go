@@ -12,9 +12,11 @@ import (
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
+	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
 // Secrets looks for keys, digits, tokens and passwords in an empty database,
@@ -38,6 +40,7 @@ func Secrets(t *testing.T, open Opener, look func() []byte) {
 		w.check(err)
 		secrets[fmt.Sprint("token ", i)] = token
 	}
+	w.enter(by, secrets)
 	w.spend(by, secrets)
 	w.vend(secrets)
 	w.lookFor(secrets, look())
@@ -55,6 +58,29 @@ func Secrets(t *testing.T, open Opener, look func() []byte) {
 	w.lookFor(secrets, look())
 	w.check(w.engine.Close())
 	w.lookFor(secrets, look())
+}
+
+// enter adds links that set a password, used and not, and what people type in the
+// wrong field.
+func (w *world) enter(by account.Actor, secrets map[string]string) {
+	w.Helper()
+	const next, typed = "another horse, another battery", "a password typed as a username"
+	secrets["the next password"], secrets["the password in the wrong field"] = next, typed
+	for i := range 2 {
+		link, _, err := w.accounts.NewLink(w.ctx, w.root, by.ID)
+		w.check(err)
+		secrets[fmt.Sprint("link ", i)] = link
+		if i == 0 {
+			_, secrets["the session of a link"], err = w.accounts.SetPasswordByLink(w.ctx, link, next, by.Address)
+			w.check(err)
+		}
+	}
+	limiter := guess.New(20, guessWindow, w.clock.Now)
+	if _, shares := w.engine.(guess.Store); shares {
+		limiter = w.shared("logins", 20)
+	}
+	_, _, err := account.NewService(w.engine, limiter, w.clock.Now).Login(w.ctx, typed, "x", by.Address)
+	w.refused(err, refusal.AccountWrongPassword)
 }
 
 // spend adds the keys of a batch that are used in every way.
@@ -78,7 +104,9 @@ func (w *world) spend(by account.Actor, secrets map[string]string) {
 		case 2:
 			err = w.codes.Delete(w.ctx, w.root, int64(i+1))
 		case 3:
-			_, _, err = w.codes.Search(w.ctx, w.root, key, redemption.FilterAll, 0, 5)
+			if _, _, err = w.codes.Search(w.ctx, w.root, key, redemption.FilterAll, 0, 5); err == nil {
+				_, err = w.codes.Reveal(w.ctx, w.root, []int64{int64(i + 1)})
+			}
 		}
 		w.check(err)
 	}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -188,7 +189,7 @@ func testSharedWorst(w *world) {
 	now := w.clock.Now()
 	since := now.Add(-guessWindow)
 	add := func(name, label string, n int, at time.Time) {
-		subject := bytes.Repeat([]byte{byte(len(label)), byte(n)}, 16)
+		subject := bytes.Repeat([]byte(fmt.Sprintf("%8s", label)), 4)
 		for range n {
 			w.check(w.guesses().AddGuesses(w.ctx, name, []guess.Failure{{Subject: subject, Label: label}}, at, at.Add(-guessWindow)))
 		}

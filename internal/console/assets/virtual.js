@@ -1092,6 +1092,7 @@
 	el("keep").addEventListener("change", keep);
 	if (root.dataset.password) {
 		delete root.dataset.password;
+		history.replaceState(null, "", location.href); // loaded again, it makes no further password
 		if (el("keep").checked) {
 			keep();
 		}
