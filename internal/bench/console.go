@@ -127,7 +127,7 @@ func (s *settings) checkPages(codes int64) {
 
 // machinesShown is how many machines there are beside the codes, as many in a
 // database that is compared with.
-func (s *settings) machinesShown() int { return int(min(max(s.codes/100, 1), 500)) }
+func (s *settings) machinesShown() int { return int(min(max(s.codes/200, 1), 500)) }
 
 // furniture is what else is in a database whose console is looked at.
 type furniture struct {
@@ -139,9 +139,9 @@ type furniture struct {
 }
 
 const (
-	// shownCodes are on the machine that is looked at, liveShown live, the others
-	// withdrawn, and half of those used too late.
-	shownCodes, liveShown = 240, 200
+	// shownLive and shownEnded are the codes of the machine that is looked at; those
+	// that have ended were withdrawn, and half of them used all the same.
+	shownLive, shownEnded = 200, 40
 	shownProducts         = 60
 	historyDays           = 30
 )
@@ -194,7 +194,7 @@ func (d *database) addPickups(ctx context.Context, machines []credentials) (last
 	for i, m := range machines {
 		n := 1
 		if i == 0 {
-			n = shownCodes
+			n = min(shownLive, len(machines)) + shownEnded
 		}
 		for k := range n {
 			c, err := use.Create(ctx, by, pickup.Request{
@@ -207,7 +207,7 @@ func (d *database) addPickups(ctx context.Context, machines []credentials) (last
 				continue
 			}
 			last = c.ID
-			if k >= shownCodes-liveShown {
+			if k >= shownEnded {
 				continue
 			}
 			if err := use.Withdraw(ctx, by, c.ID); err != nil {
@@ -328,14 +328,13 @@ func (f *furniture) pages(r *ready) []request {
 	add("machine, new", "/machines/new", nil, page)
 	add("machine", machine, nil, f.machine)
 	add("machine, make a code", machine+"/make", nil, page)
-	add("machine, a code", fmt.Sprintf("%s/pickups/%d", machine, f.pickup), nil, page)
 	add("machine, settings", machine+"/settings", nil, f.machine)
 	add("machine, connection", machine+"/connection", nil, f.machine)
 	add("machine, virtual", machine+"/virtual", nil, f.machine)
 	add("late uses", "/late", nil, f.machine)
 
 	add("users", "/users", nil, some)
-	add("users, found", "/users", []string{"q", "bench"}, some)
+	add("users, found", "/users", []string{"q", "bench"}, "bench-")
 	add("users, of a role", "/users", []string{"role", "100"}, root)
 	add("users, disabled", "/users", []string{"status", "2"}, page)
 	add("user, new", "/users/new", nil, page)
@@ -355,7 +354,6 @@ func (f *furniture) pages(r *ready) []request {
 	add("ledger, of a user, days with none", "/ledger", []string{"user", root, "from", day(20), "to", day(10)}, page)
 	add("ledger, of a machine and a user", "/ledger", []string{"machine", f.machine, "user", root}, entries)
 	add("ledger, of a machine and another user", "/ledger", []string{"machine", f.machine, "user", some}, page)
-	add("ledger, verification", "/ledger/verify", nil, page)
 
 	add("settings", "/settings", nil, page)
 	add("merchant, new", "/settings/merchants/new", nil, page)

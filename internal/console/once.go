@@ -71,7 +71,10 @@ func amount(text string) (int64, bool) {
 		return r
 	}, text)
 	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil
+	if err != nil { // what is too large is none
+		return 0, false
+	}
+	return n, true
 }
 
 // pathID reads the id in the path; nothing has the id 0.

@@ -467,7 +467,7 @@ func (d *Store) History(
 	}
 	walk := historyWalk * limit
 	arm := func(where string) string {
-		return `SELECT * FROM (` + selectEntry + `WHERE ` + where + ` AND id < ?2 ORDER BY id DESC` + Limit(walk) + `) AS arm`
+		return `SELECT * FROM (` + selectEntry + `WHERE ` + where + ` AND ` + after(`?2`) + ` ORDER BY ` + newestFirst + Limit(walk) + `) AS arm`
 	}
 	err = d.engine.Read(ctx, func(s Conn) error {
 		entries, next = nil, 0
@@ -491,7 +491,7 @@ func (d *Store) History(
 				return ErrEnough
 			}
 			return nil
-		}, arm(`actor_id = ?1`)+` UNION ALL `+arm(`account_id = ?1 AND account_id > 0 AND account_id <> actor_id`)+` ORDER BY id DESC`,
+		}, arm(`actor_id = ?1`)+` UNION ALL `+arm(`account_id = ?1 AND account_id > 0 AND account_id <> actor_id`)+` ORDER BY `+newestFirst,
 			id, before)
 	})
 	return entries, next, err

@@ -46,9 +46,21 @@ func (d *Store) Ledger(ctx context.Context, f account.LedgerFilter) (entries []a
 	return entries, err
 }
 
+// newestFirst is the order of an account's or a machine's entries, and of those of a
+// time: that of the indexes, so that times are a part of them. It is not quite that
+// of id: clocks are set back, and redeems wait.
+const newestFirst = `at DESC, id DESC`
+
+// after is the condition of what newestFirst lists after an entry, whose id is the
+// parameter: it is written twice. After one that does not exist comes all.
+func after(parameter string) string {
+	return `(at, id) < (coalesce((SELECT at FROM ledger WHERE id = ` + parameter + `), ` +
+		strconv.FormatInt(math.MaxInt64, 10) + `), ` + parameter + `)`
+}
+
 // ledgerQuery writes the query as a union of arms, each of which walks one
-// index from its end and stops at the limit. Times beside a user, a code or a machine
-// only choose among that one's entries.
+// index from its end and stops at the limit. Times beside a code only choose among
+// that one's entries, which are few.
 func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	type arm struct {
 		where string
@@ -78,15 +90,15 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 	if f.MachineID != 0 {
 		and(arm{`machine_id = ? AND machine_id > 0`, []any{f.MachineID}})
 	}
-	about := f.CodeID != 0 || f.PickupID != 0 || f.MachineID != 0
 	switch {
 	case f.UserID > 0:
 		and(arm{`actor_id = ?`, []any{f.UserID}},
 			arm{`account_id = ? AND account_id > 0 AND account_id <> actor_id`, []any{f.UserID}})
 	case f.UserID < 0:
 		and(arm{`actor_id = 0`, nil})
-	case !about && (!f.From.IsZero() || !f.To.IsZero()):
-		order = `at DESC, ` + order // which is not quite that of id: clocks are set back, and redeems wait
+	}
+	if f.CodeID == 0 && f.PickupID == 0 && (f.MachineID != 0 || f.UserID != 0 || !f.From.IsZero() || !f.To.IsZero()) {
+		order = newestFirst
 	}
 	if !f.From.IsZero() {
 		and(arm{`at >= ?`, []any{f.From.UnixMilli()}})
@@ -95,14 +107,10 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 		and(arm{`at < ?`, []any{f.To.UnixMilli()}})
 	}
 	switch {
-	case f.Before > 0 && order == `id DESC`:
-		and(arm{`id < ?`, []any{f.Before}})
+	case f.Before > 0 && order == newestFirst:
+		and(arm{after(`?`), []any{f.Before, f.Before}})
 	case f.Before > 0:
-		and(arm{
-			`(at, id) < (coalesce((SELECT at FROM ledger WHERE id = ?), ` +
-				strconv.FormatInt(math.MaxInt64, 10) + `), ?)`,
-			[]any{f.Before, f.Before},
-		})
+		and(arm{`id < ?`, []any{f.Before}})
 	}
 	var union []string
 	for _, a := range arms {

@@ -456,7 +456,7 @@ func (m *model) setUserStatus() {
 	}
 	var want refusal.Code
 	if u.ID == 1 && status == account.StatusDisabled {
-		want = refusal.AccountLastRoot
+		want = refusal.AccountOneself
 	}
 	m.log("user %d becomes %d", u.ID, status)
 	err := m.world.accounts.SetStatus(m.world.ctx, m.world.root, u.ID, status)

@@ -88,3 +88,11 @@ ALTER TABLE guesses ADD COLUMN limiter TEXT NOT NULL DEFAULT '';
 ALTER TABLE guesses ADD COLUMN label TEXT NOT NULL DEFAULT '';
 ALTER TABLE guesses ADD COLUMN forgiven BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX guesses_failed ON guesses (limiter, failed) WHERE label <> '';
+
+-- What an account or a machine did is found by its time.
+DROP INDEX ledger_actor;
+DROP INDEX ledger_account;
+DROP INDEX ledger_machine;
+CREATE INDEX ledger_actor ON ledger (actor_id, at, id);
+CREATE INDEX ledger_account ON ledger (account_id, at, id) WHERE account_id > 0 AND account_id <> actor_id;
+CREATE INDEX ledger_machine ON ledger (machine_id, at, id) WHERE machine_id > 0;

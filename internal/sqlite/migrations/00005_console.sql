@@ -75,3 +75,11 @@ CREATE UNIQUE INDEX jobs_purge ON jobs (kind) WHERE state = 1 AND kind = 'purge'
 -- Late uses that nobody has looked at.
 ALTER TABLE pickup_codes ADD COLUMN acknowledged INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX pickup_codes_look ON pickup_codes (id) WHERE late = 1 AND acknowledged = 0;
+
+-- What an account or a machine did is found by its time.
+DROP INDEX ledger_actor;
+DROP INDEX ledger_account;
+DROP INDEX ledger_machine;
+CREATE INDEX ledger_actor ON ledger (actor_id, at);
+CREATE INDEX ledger_account ON ledger (account_id, at) WHERE account_id > 0 AND account_id <> actor_id;
+CREATE INDEX ledger_machine ON ledger (machine_id, at) WHERE machine_id > 0;
