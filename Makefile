@@ -27,6 +27,7 @@ test: ## Everything that must pass: lint, tests with the race detector, fuzzing,
 
 unit: ## Only the tests, with the race detector and coverage
 	@script/unit
+	@script/postgres
 
 fuzz: ## Only the fuzz targets, FUZZTIME each
 	@script/fuzz

@@ -110,3 +110,31 @@ need_browser() {
 golangci() {
 	CGO_ENABLED=0 go tool -modfile=tools.mod golangci-lint "$@"
 }
+
+# test_race ARGUMENT...: go test with the race detector, shuffled.
+# The database library, a C program turned into Go, is left out of the race
+# detector: under it the suite takes three times as long, and what the program
+# does with the library is watched all the same. Many tests wait for a server
+# most of the time: four at once keep two processors busy.
+test_race() {
+	CGO_ENABLED=1 go test -race -gcflags='modernc.org/...=-race=false' -shuffle=on -count=1 -parallel=4 "$@"
+}
+
+# side_by_side COMMAND...: run commands that wait more than they work at the same
+# time, and print what each said.
+side_by_side() {
+	local command dir code=0 pids=()
+	dir="$(mktemp -d)"
+	for command in "$@"; do
+		"$command" >"$dir/${command##*/}" 2>&1 &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || code=1
+	done
+	for command in "$@"; do
+		cat "$dir/${command##*/}"
+	done
+	rm -rf "$dir"
+	return $code
+}

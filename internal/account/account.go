@@ -191,16 +191,17 @@ type Store interface {
 	// refuses as Actor.MayChange does.
 	SetToken(ctx context.Context, id int64, token Hash, by Actor, at time.Time) error
 	// ChangeUser applies e to the user as it stands in the transaction that writes
-	// the result, and ends the sessions and the link of one that it disables. It
-	// refuses as UserEdit.Apply does, and with refusal.AccountLastRoot if no enabled
-	// root would be left.
+	// the result, and ends the sessions and the link of one that it disables. Of one
+	// that it gives a higher role it ends the access token too. It refuses as
+	// UserEdit.Apply does, and with refusal.AccountLastRoot if no enabled root would
+	// be left.
 	ChangeUser(ctx context.Context, e UserEdit) (User, error)
-	// AddQuota adds to a user's balance. It refuses with
-	// refusal.AccountBalanceTooLow and AccountBalanceTooHigh.
+	// AddQuota adds to a user's balance. It refuses as Grant.Balance does.
 	AddQuota(ctx context.Context, g Grant) (User, error)
 	// StartSession begins a session of a user. Of more than SessionsMax the oldest
-	// end.
-	StartSession(ctx context.Context, id int64, session Hash, ends time.Time) error
+	// end. It refuses with refusal.AccountWrongPassword, or AccountWrongToken, what
+	// is no longer the user's, and with AccountDisabled.
+	StartSession(ctx context.Context, n NewSession) error
 	// EndSession ends a session, if there is one.
 	EndSession(ctx context.Context, session Hash) error
 	// EndSessions ends all sessions of a user. It refuses as Actor.MayChange does.
@@ -208,6 +209,9 @@ type Store interface {
 	// PutLink gives a user a link, in place of the one that it has. It refuses as
 	// Actor.MustBeOver does, and a disabled user with refusal.AccountDisabled.
 	PutLink(ctx context.Context, id int64, link Hash, ends time.Time, by Actor, at time.Time) error
+	// Forgive writes into the ledger that f.By forgives failed guesses, and finds the
+	// user if they are an account's. It refuses as Actor.MustBeOver does.
+	Forgive(ctx context.Context, f Forgiving) (User, error)
 	// SetUserPassword sets a user's password, ends its sessions and its link, and begins
 	// a session. It refuses with refusal.AccountDisabled; with AccountLink if p.Link
 	// has ended or is no link, or with AccountWrongPassword if there is none and the
@@ -225,8 +229,8 @@ type Store interface {
 	// sessions and links that have ended, and reports whether there may be more.
 	Forget(ctx context.Context, now time.Time) (bool, error)
 
-	// Ledger lists entries, newest first: by Seq, or by At and Seq where nothing
-	// but times chooses them.
+	// Ledger lists entries, newest first: of all, or about a code, by ID; else by At
+	// and ID.
 	Ledger(ctx context.Context, f LedgerFilter) ([]Entry, error)
 	// History finds what was credited to an account, and taken from it, newest
 	// first: at most limit of its entries before the one with the ID before (0: the

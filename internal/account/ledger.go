@@ -36,6 +36,7 @@ const (
 	KindUserPassword Kind = "user_password" // account AccountID has a new password; Detail says if by a link
 	KindUserSignOut  Kind = "user_signout"  // account AccountID: all its sessions ended
 	KindUserLink     Kind = "user_link"     // account AccountID got a link that sets its password
+	KindGuessForgive Kind = "guess_forgive" // failed guesses of AccountID, or of whom Detail names, were forgiven
 	KindReveal       Kind = "reveal"        // the keys of Count codes between FirstID and LastID were shown; Detail names them if not all
 	KindRotate       Kind = "rotate"        // the data keys were changed; Detail says which step
 	KindCheckpoint   Kind = "checkpoint"    // Detail is where every lane ended right before it

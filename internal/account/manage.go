@@ -58,7 +58,8 @@ func (s *Service) SetStatus(ctx context.Context, by Actor, id int64, status Stat
 }
 
 // SetRole changes what a user may do, for root; to root only for the command
-// line. It refuses with refusal.Forbidden, AccountNotFound, AccountRole,
+// line. With a higher role the sessions, the link and the access token end: who
+// was over the user until then may have made them. It refuses with refusal.Forbidden, AccountNotFound, AccountRole,
 // AccountRoleTooHigh and AccountLastRoot.
 func (s *Service) SetRole(ctx context.Context, by Actor, id int64, role Role) error {
 	if err := by.MustBe(RoleRoot); err != nil {
@@ -155,9 +156,17 @@ type Grant struct {
 	Once   *Once // its Answer is given the User
 }
 
-// Balance is what a user who has so much has with the grant. It refuses with
-// refusal.AccountBalanceTooLow and AccountBalanceTooHigh.
-func (g *Grant) Balance(had int64) (int64, error) {
+// Balance is what the user has with the grant. A store calls it inside the
+// transaction that writes it, with the user as it stands there. It refuses with
+// refusal.AccountBalanceTooLow and AccountBalanceTooHigh, and what is taken away as
+// Actor.MustBeOver does.
+func (g *Grant) Balance(u User) (int64, error) {
+	had := u.Quota
+	if g.Amount < 0 {
+		if err := g.By.MustBeOver(u); err != nil {
+			return had, err
+		}
+	}
 	switch {
 	case g.Amount > math.MaxInt64-had:
 		return had, refusal.New(refusal.AccountBalanceTooHigh)
@@ -167,8 +176,8 @@ func (g *Grant) Balance(had int64) (int64, error) {
 	return had + g.Amount, nil
 }
 
-// AddQuota adds amount, which may be negative, to a user's balance, for an admin.
-// The reason is kept in the ledger. It refuses with refusal.Forbidden,
+// AddQuota adds amount to a user's balance, for an admin; a negative one, only for
+// who may decide about the user. The reason is kept in the ledger. It refuses with refusal.Forbidden,
 // AccountNotFound, AccountQuotaChange for 0, AccountReason,
 // AccountBalanceTooLow and AccountBalanceTooHigh.
 func (s *Service) AddQuota(ctx context.Context, by Actor, id, amount int64, reason string, once *Once) (User, error) {
@@ -233,17 +242,55 @@ func (s *Service) Guessing(ctx context.Context, by Actor) ([]guess.Suspect, erro
 	return s.logins.Limited(ctx)
 }
 
-// Forgive forgets the failed guesses of a guess.Suspect's Subject, for an admin.
-func (s *Service) Forgive(ctx context.Context, by Actor, subject string) error {
+// Forgiving is what forgives the failed guesses of a guess.Suspect.
+type Forgiving struct {
+	Where   string // what was guessed at: signin, redeem or machine
+	Suspect guess.Suspect
+	By      Actor
+	At      time.Time
+}
+
+// NewForgiving reads the Subject of a guess.Suspect. It refuses with
+// refusal.Forbidden who is no admin, and with InvalidRequest any other text: a
+// username's subject would let its user be guessed at.
+func NewForgiving(by Actor, where, subject string, at time.Time) (Forgiving, error) {
 	if err := by.MustBe(RoleAdmin); err != nil {
+		return Forgiving{}, err
+	}
+	suspect, ok := guess.ParseSuspect(subject)
+	if !ok {
+		return Forgiving{}, refusal.New(refusal.InvalidRequest)
+	}
+	return Forgiving{Where: where, Suspect: suspect, By: by, At: at}, nil
+}
+
+// Entry is what the ledger says of it.
+func (f *Forgiving) Entry() Entry {
+	b, _ := json.Marshal(struct { // never fails: of texts
+		Where     string `json:"where"`
+		MachineNo string `json:"machine_no,omitempty"`
+		Address   string `json:"address,omitempty"`
+	}{f.Where, f.Suspect.MachineNo, f.Suspect.Address})
+	return Entry{Kind: KindGuessForgive, AccountID: f.Suspect.AccountID, Detail: string(b)}
+}
+
+// Forgive forgets the failed guesses of a guess.Suspect's Subject, for an admin; an
+// account's, for who may decide about it: else any admin could go on guessing at
+// root's password. It refuses with refusal.Forbidden, AccountNotFound and
+// InvalidRequest.
+func (s *Service) Forgive(ctx context.Context, by Actor, subject string) error {
+	f, err := NewForgiving(by, "signin", subject, s.now())
+	if err != nil {
+		return err
+	}
+	// On record first: what is done without being on record is worse than the other
+	// way round.
+	u, err := s.store.Forgive(ctx, f)
+	if err != nil {
 		return err
 	}
 	subjects := []string{subject}
-	if id := guess.SuspectOf(subject).AccountID; id != 0 {
-		u, err := s.store.UserByID(ctx, id)
-		if err != nil {
-			return err
-		}
+	if u.ID != 0 {
 		subjects = append(subjects, guess.Name(u.Username)) // that is what keeps them out
 	}
 	return s.logins.Forgive(ctx, subjects...)

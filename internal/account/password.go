@@ -31,31 +31,36 @@ const (
 	argonSalt   = 16
 )
 
-// hashesAtOnce bounds argon2id's memory.
-const hashesAtOnce = 2
+// placesAtOnce bounds argon2id's memory.
+const placesAtOnce = 2
 
-// hasher computes argon2id, a few at once, with a short queue before it.
-type hasher struct {
+// places lets in a few at once, with a short queue before them.
+type places struct {
 	running chan struct{}
 	waiting chan struct{}
 }
 
-func newHasher() *hasher {
-	return &hasher{running: make(chan struct{}, hashesAtOnce), waiting: make(chan struct{}, 32)}
+func newPlaces() *places {
+	return &places{running: make(chan struct{}, placesAtOnce), waiting: make(chan struct{}, 32)}
 }
+
+// hasher computes argon2id in its places.
+type hasher struct{ *places }
+
+func newHasher() *hasher { return &hasher{newPlaces()} }
 
 // enter waits for one of the places; leave gives it back. With the queue full
 // it refuses with refusal.TooBusy.
-func (h *hasher) enter(ctx context.Context) (leave func(), err error) {
+func (p *places) enter(ctx context.Context) (leave func(), err error) {
 	select {
-	case h.waiting <- struct{}{}:
+	case p.waiting <- struct{}{}:
 	default:
 		return nil, refusal.Later(refusal.TooBusy, time.Second)
 	}
-	defer func() { <-h.waiting }()
+	defer func() { <-p.waiting }()
 	select {
-	case h.running <- struct{}{}:
-		return func() { <-h.running }, nil
+	case p.running <- struct{}{}:
+		return func() { <-p.running }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

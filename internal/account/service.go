@@ -41,7 +41,8 @@ type Service struct {
 	// server.
 	changes *guess.Limiter
 	hasher  *hasher
-	// lastGuesses is held while a password is checked that may be the last.
+	tokens  *places
+	// lastGuesses is held while a guess is checked that may be the last.
 	lastGuesses sync.RWMutex
 }
 
@@ -49,7 +50,7 @@ type Service struct {
 // logins.
 func NewService(store Store, logins *guess.Limiter, now func() time.Time) *Service {
 	return &Service{
-		store: store, now: now, logins: logins, hasher: newHasher(),
+		store: store, now: now, logins: logins, hasher: newHasher(), tokens: newPlaces(),
 		changes: guess.New(changesMax, changesWindow, now),
 	}
 }
@@ -106,40 +107,51 @@ func (s *Service) Login(ctx context.Context, username, password, address string)
 	if len(username) > 4*UsernameMax || !utf8.ValidString(username) {
 		return User{}, "", refusal.New(refusal.AccountWrongPassword)
 	}
-	return s.begin(ctx, subjects, refusal.AccountWrongPassword, func() (User, bool, error) {
-		u, hash, err := s.store.UserByName(ctx, username)
+	var n NewSession
+	u, err := s.attempt(ctx, s.hasher.places, subjects, refusal.AccountWrongPassword, func() (u User, right bool, err error) {
+		u, n.Password, err = s.store.UserByName(ctx, username)
 		if err != nil && refusal.CodeOf(err) != refusal.AccountNotFound {
 			return User{}, false, err
 		}
-		return u, matches(hash, password), nil
+		return u, matches(n.Password, password), nil
 	})
-}
-
-// begin begins a session of the enabled user whom try finds.
-func (s *Service) begin(
-	ctx context.Context, subjects []string, wrong refusal.Code, try func() (User, bool, error),
-) (User, string, error) {
-	u, err := s.attempt(ctx, subjects, wrong, try)
 	if err != nil {
 		return User{}, "", err
 	}
+	return s.begin(ctx, u, n)
+}
+
+// NewSession is a session that begins.
+type NewSession struct {
+	UserID int64
+	// Password is the hash of the password, or Token the access token, that was
+	// found to be right: it must still be the user's.
+	Password string
+	Token    Hash
+	Session  Hash
+	Ends     time.Time
+}
+
+// begin begins a session of a user who has what n says.
+func (s *Service) begin(ctx context.Context, u User, n NewSession) (User, string, error) {
 	if u.Status != StatusEnabled {
 		return User{}, "", refusal.New(refusal.AccountDisabled)
 	}
 	session := NewToken()
-	if err := s.store.StartSession(ctx, u.ID, HashToken(session), s.now().Add(SessionFor)); err != nil {
+	n.UserID, n.Session, n.Ends = u.ID, HashToken(session), s.now().Add(SessionFor)
+	if err := s.store.StartSession(ctx, n); err != nil {
 		return User{}, "", err
 	}
 	return u, session, nil
 }
 
-// attempt calls try, if the subjects have guesses left, to find a user by what
-// they know. If it was not right that is refused as wrong, and counted as a
-// failed guess of theirs.
+// attempt calls try in one of the places, if the subjects have guesses left, to
+// find a user by what they know. If it was not right that is refused as wrong, and
+// counted as a failed guess of theirs.
 func (s *Service) attempt(
-	ctx context.Context, subjects []string, wrong refusal.Code, try func() (u User, right bool, err error),
+	ctx context.Context, in *places, subjects []string, wrong refusal.Code, try func() (u User, right bool, err error),
 ) (User, error) {
-	leave, err := s.hasher.enter(ctx)
+	leave, err := in.enter(ctx)
 	if err != nil {
 		return User{}, err
 	}
@@ -147,11 +159,11 @@ func (s *Service) attempt(
 	if err := s.logins.Admit(ctx, subjects...); err != nil {
 		return User{}, err
 	}
-	// The last guesses are checked one after the other, once those are done that
-	// were not the last: so none is made over the limit, and a right password, which
+	// The last guesses, as many as the places of passwords and of tokens, are checked
+	// one after the other, once those are done that were not the last: so none is made over the limit, and a right password, which
 	// uses nothing up, only waits.
 	s.lastGuesses.RLock()
-	if s.logins.Left(subjects...) > hashesAtOnce {
+	if s.logins.Left(subjects...) > 2*placesAtOnce {
 		defer s.lastGuesses.RUnlock()
 	} else {
 		s.lastGuesses.RUnlock()

@@ -46,9 +46,13 @@ func (s *Service) LoginToken(ctx context.Context, token, address string) (User, 
 		return User{}, "", err
 	}
 	hash := HashToken(strings.TrimSpace(token))
-	return s.begin(ctx, []string{subject}, refusal.AccountWrongToken, func() (User, bool, error) {
+	u, err := s.attempt(ctx, s.tokens, []string{subject}, refusal.AccountWrongToken, func() (User, bool, error) {
 		return found(s.store.UserByToken(ctx, hash))
 	})
+	if err != nil {
+		return User{}, "", err
+	}
+	return s.begin(ctx, u, NewSession{Token: hash})
 }
 
 // found says of a user who was looked up whether there is one.
@@ -75,17 +79,14 @@ func (s *Service) NewLink(ctx context.Context, by Actor, id int64) (link string,
 }
 
 // Link finds the user whose password a link sets. It refuses with
-// refusal.AccountLink, AccountDisabled and AccountTooManyGuesses. Links that
-// nobody has count as guesses of the address.
-func (s *Service) Link(ctx context.Context, link, address string) (User, error) {
-	subject := guess.Address(address)
-	if err := s.logins.Known(subject); err != nil {
-		return User{}, err
-	}
-	u, err := s.attempt(ctx, []string{subject}, refusal.AccountLink, func() (User, bool, error) {
-		return found(s.store.UserByLink(ctx, HashToken(link), s.now()))
-	})
-	if err == nil && u.Status != StatusEnabled {
+// refusal.AccountLink and AccountDisabled. A link that nobody has is no guess: it
+// would have to hit 128 bits, and any web page can have its readers ask for one.
+func (s *Service) Link(ctx context.Context, link string) (User, error) {
+	u, err := s.store.UserByLink(ctx, HashToken(link), s.now())
+	switch {
+	case refusal.CodeOf(err) == refusal.AccountNotFound:
+		return User{}, refusal.New(refusal.AccountLink)
+	case err == nil && u.Status != StatusEnabled:
 		return User{}, refusal.New(refusal.AccountDisabled)
 	}
 	return u, err
@@ -98,7 +99,7 @@ func (s *Service) SetPasswordByLink(ctx context.Context, link, password, address
 	if err := checkPassword(password); err != nil {
 		return User{}, "", err
 	}
-	if _, err := s.Link(ctx, link, address); err != nil {
+	if _, err := s.Link(ctx, link); err != nil {
 		return User{}, "", err
 	}
 	return s.setPassword(ctx, password, NewPassword{Link: HashToken(link), By: Actor{Address: address}})
@@ -121,7 +122,7 @@ func (s *Service) SetPassword(ctx context.Context, by Actor, old, password strin
 		return "", err
 	}
 	if hash != "" || old != "" {
-		if _, err := s.attempt(ctx, subjects, refusal.AccountWrongPassword, func() (User, bool, error) {
+		if _, err := s.attempt(ctx, s.hasher.places, subjects, refusal.AccountWrongPassword, func() (User, bool, error) {
 			return u, matches(hash, old), nil
 		}); err != nil {
 			return "", err

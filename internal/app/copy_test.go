@@ -327,6 +327,10 @@ func TestCopyRefused(t *testing.T) {
 					"a rotation under way", `INSERT INTO settings (name, value) VALUES ('rotate_codes', 1)`, `DELETE FROM settings WHERE name = 'rotate_codes'`,
 					"a rotation of its data keys is under way",
 				},
+				{
+					"codes being made", jobUnderWay, `UPDATE jobs SET state = 3`, // stopped
+					"codes are still being made or removed",
+				},
 			} {
 				from.alter(t, c.do)
 				for _, kind := range sides() {
@@ -342,6 +346,10 @@ func TestCopyRefused(t *testing.T) {
 		})
 	}
 }
+
+// jobUnderWay is a job of which a server has made a part when it stops.
+const jobUnderWay = `INSERT INTO jobs (kind, user_id, address, name, quota, expires, total, done, place, ids, state, started, updated, holder)
+	VALUES ('issue', 1, '', 'many', 1, 0, 10000, 100, 0, '1-100', 1, 2000000000000, 2000000000000, '')`
 
 // accountsOf is what a database with accounts alone says.
 func accountsOf(t *testing.T, p side) string {

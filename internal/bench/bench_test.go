@@ -64,6 +64,8 @@ func TestAll(t *testing.T) {
 	wantChecks(t, r, "clean-up", "p50 with 400 codes / with 200")
 	wantChecks(t, r, "list", "p50 with 400 codes / with 200")
 	wantChecks(t, r, "search", "p50 with 400 codes / with 200")
+	wantConsole(t, r, benchConsole, benchLive, "400", "200")
+	wantConsole(t, r, benchConsole+", PostgreSQL", benchLive+", PostgreSQL", "400", "200")
 	wantResults(t, r, "footprint", "redeem over HTTP, server in a process of its own")
 	if runtime.GOOS == "linux" {
 		wantChecks(t, r, "footprint", "memory with 400 codes", "start with 400 codes")

@@ -306,7 +306,7 @@ func (f *furniture) pages(r *ready) []request {
 	add("codes, a batch, live", "/codes", []string{"batch", c.name, "status", "live"}, code)
 	add("codes, of days", "/codes", []string{"from", day(2), "to", day(0)}, code)
 	add("codes, of days with none", "/codes", []string{"from", day(20), "to", day(10)}, page)
-	add("codes, a batch, of days, used", "/codes", []string{"batch", c.name, "status", "used", "from", day(2), "to", day(0)}, page)
+	add("codes, a batch, of days", "/codes", []string{"batch", c.name, "from", day(2), "to", day(0)}, page)
 	add("codes, a tenth of names, of days", "/codes", []string{"q", tenthName, "from", day(2), "to", day(0)}, page)
 	add("codes, by a user with many", "/codes", []string{"user", root}, page)
 	add("codes, by a user with none", "/codes", []string{"user", some}, page)

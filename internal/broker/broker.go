@@ -1,8 +1,8 @@
 // Package broker is where vending machines meet Scrip over MQTT: it lets them
 // in, keeps them apart, hears what they report and tells them of pickup codes.
 // Embedded is a broker in this process; External is the client of another one.
-// Imports: delivery, fleet, pickup, refusal, wire, the MQTT libraries, Prometheus
-// and the standard library.
+// Imports: delivery, fleet, guess, pickup, refusal, wire, the MQTT libraries,
+// Prometheus and the standard library.
 //
 // The libraries speak MQTT and no more than that: who may be connected, what is
 // sent and what an uplink does is decided here. docs/decisions/mqtt-broker.md

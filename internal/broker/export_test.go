@@ -13,5 +13,8 @@ func (b *Embedded) Uplink(machine int64, payload []byte) error {
 	return b.uplink(c, payload)
 }
 
-// WebMax bounds the connections of a Web.
-const WebMax = webMax
+// WebMax bounds the connections of a Web, and WebEach those from one address.
+const (
+	WebMax  = webMax
+	WebEach = webEach
+)

@@ -18,11 +18,15 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/scrip-codes/scrip/internal/fleet"
+	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
 const (
-	// webMax bounds the connections over WebSocket.
-	webMax = 500
+	// webMax bounds the connections over WebSocket, and webEach those from one
+	// address: nobody shuts out all others.
+	webMax  = 500
+	webEach = 20
 	// frameMax bounds what a client sends in one piece, in bytes: the largest packet
 	// that does not end a connection, with its head.
 	frameMax = skipMax + 5
@@ -44,7 +48,8 @@ type Web struct {
 
 	mu      sync.Mutex
 	closing bool
-	places  int // those that are taken
+	places  int            // those that are taken
+	from    map[string]int // and from which address, as guesses have it
 	open    map[*webConn]struct{}
 }
 
@@ -52,7 +57,7 @@ type Web struct {
 // gives each connection to begin.
 func newWeb(address func(*http.Request) string, begin func(*webConn)) *Web {
 	return &Web{
-		address: address, begin: begin, open: map[*webConn]struct{}{},
+		address: address, begin: begin, from: map[string]int{}, open: map[*webConn]struct{}{},
 		// It refuses browsers that come from another site.
 		upgrader: websocket.Upgrader{
 			HandshakeTimeout: connectWithin, ReadBufferSize: webBuffer, WriteBufferSize: webBuffer,
@@ -70,7 +75,10 @@ func (b *Embedded) Web(address func(*http.Request) string) *Web {
 // Web serves the other broker's MQTT over WebSocket: it connects to it for each
 // client and passes on what both say. Address finds the address of who asks.
 func (e *External) Web(address func(*http.Request) string) *Web {
-	r := relay{url: e.config.URL, work: e.work, log: e.config.Log, failures: &seldom{now: e.config.Now}}
+	r := relay{
+		url: e.config.URL, fleet: e.config.Fleet, work: e.work, log: e.config.Log,
+		failures: &seldom{now: e.config.Now}, logins: &seldom{now: e.config.Now},
+	}
 	var w *Web
 	w = newWeb(address, func(c *webConn) { w.running.Go(func() { r.serve(newConnection(c)) }) })
 	return w
@@ -78,6 +86,7 @@ func (e *External) Web(address func(*http.Request) string) *Web {
 
 // ServeHTTP turns the request into a connection.
 func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	c := &webConn{address: webAddress(w.address(r)), leave: w.leave}
 	switch {
 	case !websocket.IsWebSocketUpgrade(r):
 		rw.Header().Set("Upgrade", "websocket")
@@ -86,28 +95,31 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case !slices.Contains(websocket.Subprotocols(r), subprotocol):
 		http.Error(rw, "Ask for the WebSocket subprotocol mqtt.", http.StatusBadRequest)
 		return
-	case !w.place():
-		http.Error(rw, "There are as many MQTT connections over WebSocket as may be. Try again later.", http.StatusServiceUnavailable)
+	case !w.place(c):
+		http.Error(rw, "There are as many MQTT connections over WebSocket as may be, in all or from your address. Close one, or try again later.",
+			http.StatusServiceUnavailable)
 		return
 	}
 	ws, err := w.upgrader.Upgrade(hijacker{rw}, r, nil)
 	if err != nil { // it has answered
-		w.leave(nil)
+		w.leave(c)
 		return
 	}
 	ws.SetReadLimit(frameMax)
-	c := &webConn{ws: ws, address: webAddress(w.address(r)), leave: w.leave}
+	c.ws = ws
 	w.enter(c)
 }
 
 // place takes a place, if one is left.
-func (w *Web) place() bool {
+func (w *Web) place(c *webConn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closing || w.places == webMax {
+	from := guess.Address(c.address.String())
+	if w.closing || w.places == webMax || w.from[from] == webEach {
 		return false
 	}
 	w.places++
+	w.from[from]++
 	return true
 }
 
@@ -138,6 +150,10 @@ func (w *Web) leave(c *webConn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.places--
+	from := guess.Address(c.address.String())
+	if w.from[from]--; w.from[from] == 0 {
+		delete(w.from, from)
+	}
 	delete(w.open, c)
 }
 
@@ -258,10 +274,12 @@ func (a webAddress) String() string { return string(a) }
 
 // relay connects clients with another broker.
 type relay struct {
-	url      *url.URL
-	work     context.Context
-	log      *slog.Logger
-	failures *seldom
+	url   *url.URL
+	fleet *fleet.Service
+	work  context.Context
+	log   *slog.Logger
+	// What strangers can cause is logged once a second at most.
+	failures, logins *seldom
 }
 
 // serve is the life of one connection. It looks at the first packet alone.
@@ -288,6 +306,10 @@ func (r *relay) serve(c *connection) {
 	if pk.ConnectValidate() != packets.CodeSuccess {
 		return
 	}
+	if refused := r.login(c, &pk); refused != nil {
+		_, _ = c.Write(refused.in(pk.ProtocolVersion))
+		return
+	}
 	there, err := r.dial(c, &pk)
 	if err != nil {
 		return
@@ -310,6 +332,36 @@ func (r *relay) serve(c *connection) {
 	})
 	_ = there.Close()
 	answers.Wait()
+}
+
+// login refuses who does not know the machine's password, though the broker checks
+// it too: that sees Scrip's address alone, from where anybody's guesses would lock
+// all clients over WebSocket out.
+func (r *relay) login(c *connection, pk *packets.Packet) *answer {
+	no := string(pk.Connect.Username)
+	ctx, cancel := context.WithTimeout(r.work, answerWithin)
+	defer cancel()
+	_, err := r.fleet.Login(ctx, no, string(pk.Connect.Password), c.address)
+	refused := &answer{3, packets.ErrServerUnavailable.Code}
+	switch refusal.CodeOf(err) {
+	case refusal.MachineWrongPassword:
+		refused = &answer{4, packets.ErrBadUsernameOrPassword.Code}
+	case refusal.AccountTooManyGuesses:
+		refused = &answer{3, packets.ErrConnectionRateExceeded.Code}
+	default:
+		if err == nil {
+			return nil
+		}
+		if left, ok := r.failures.due(); ok && r.work.Err() == nil {
+			r.log.LogAttrs(r.work, slog.LevelError, "checking the password of a machine", slog.Any("error", err), slog.Int("left_out", left))
+		}
+		return refused
+	}
+	if left, ok := r.logins.due(); ok {
+		r.log.LogAttrs(r.work, slog.LevelWarn, "a machine was not let in over WebSocket", slog.String("machine_no", no),
+			slog.String("address", c.address), slog.Any("reason", err), slog.Int("left_out", left))
+	}
+	return refused
 }
 
 // dial connects to the broker for a client.

@@ -274,7 +274,7 @@ func TestWebFull(t *testing.T) {
 	w := newWeb(t)
 	open := make([]*websocket.Conn, broker.WebMax)
 	for i := range open {
-		c, got := w.shake("mqtt", nil)
+		c, got := w.shake("mqtt", http.Header{"X-Told": {fmt.Sprintf("198.51.100.%d", i/broker.WebEach)}})
 		if c == nil {
 			t.Fatalf("connection %d: %d", i, got)
 		}
@@ -302,6 +302,42 @@ func TestWebFull(t *testing.T) {
 	}
 	m := w.machine("16327138", "Asia/Shanghai")
 	w.connect(version3{}, m, login{}).alive(m)
+}
+
+// TestWebEach: there are no more connections from one address than may be, and
+// others come in all the same.
+func TestWebEach(t *testing.T) {
+	w := newWeb(t)
+	told := func(address string) http.Header { return http.Header{"X-Told": {address}} }
+	for address, others := range map[string][2]string{
+		"192.0.2.1":   {"192.0.2.1", "192.0.2.2"},
+		"2001:db8::1": {"2001:db8::ffff:1", "2001:db8:0:1::1"}, // who has one address has its network
+	} {
+		var last *websocket.Conn
+		for i := range broker.WebEach {
+			c, got := w.shake("mqtt", told(address))
+			if c == nil {
+				t.Fatalf("connection %d from %s: %d", i, address, got)
+			}
+			last = c
+		}
+		if _, got := w.shake("mqtt", told(others[0])); got != http.StatusServiceUnavailable {
+			t.Errorf("one too many from %s: %d", others[0], got)
+		}
+		if _, got := w.shake("mqtt", told(others[1])); got != http.StatusSwitchingProtocols {
+			t.Errorf("from %s: %d", others[1], got)
+		}
+		w.check(last.Close())
+		w.eventually("room", func() bool {
+			_, got := w.shake("mqtt", told(others[0]))
+			return got == http.StatusSwitchingProtocols
+		})
+	}
+	for range 2 * broker.WebEach { // who is refused takes no place
+		if _, got := w.shake("mqtt", http.Header{"Origin": {"http://evil.example"}, "X-Told": {"192.0.2.3"}}); got != http.StatusForbidden {
+			t.Fatalf("a refused one: %d", got)
+		}
+	}
 }
 
 // TestWebClose: the end of the broker is that of the connections.
@@ -333,6 +369,64 @@ func TestWebClose(t *testing.T) {
 	}
 }
 
+// renew gives a machine a password of the test's choice.
+func (w *world) renew(m *machine, password string) {
+	w.Helper()
+	w.check(w.fleet.RenewPassword(w.ctx, w.root, m.No, password, nil))
+	m.password = password
+}
+
+// TestWebExternalGuesses: where the broker is another one, guesses count by the
+// client's address, and never get there: it would take all for Scrip's own.
+func TestWebExternalGuesses(t *testing.T) {
+	t.Parallel()
+	r := outside(t, mosquitto(t, rig.MosquittoOptions{}).URL()) // which lets everybody in
+	r.webbed(r.external.Web)
+	m := r.machine("16327138", "Asia/Shanghai")
+	try := func(level byte, no, password, address string) []byte {
+		t.Helper()
+		c, _ := r.shake("mqtt", http.Header{"X-Told": {address}})
+		properties := []byte{}
+		if level == 5 {
+			properties = []byte{0}
+		}
+		r.check(c.WriteMessage(websocket.BinaryMessage, framed(0x10, text("MQTT"), []byte{level, 0b1100_0010, 0, 0}, properties,
+			text(no), text(no), text(password))))
+		_, answer, err := c.ReadMessage()
+		r.check(err)
+		r.check(c.Close())
+		return answer
+	}
+	for i := range 20 {
+		level, want := byte(4), []byte{0x20, 2, 0, 4}
+		if i%2 == 1 {
+			level, want = 5, []byte{0x20, 3, 0, 0x86, 0}
+		}
+		if got := try(level, m.No, "wrong", "2001:db8::1"); !bytes.Equal(got, want) {
+			t.Fatalf("guess %d: %x", i, got)
+		}
+	}
+	if got := try(4, "00000000", "wrong", "2001:db8::2"); !bytes.Equal(got, []byte{0x20, 2, 0, 4}) {
+		t.Errorf("a machine that is none: %x", got)
+	}
+	if got := try(4, m.No, m.password, "2001:db8::1"); !bytes.Equal(got, []byte{0x20, 2, 0, 3}) {
+		t.Errorf("after too many guesses: %x", got)
+	}
+	if got := try(5, m.No, m.password, "2001:db8::1"); !bytes.Equal(got, []byte{0x20, 3, 0, 0x9f, 0}) {
+		t.Errorf("after too many guesses, 5: %x", got)
+	}
+	if got := try(4, m.No, m.password, "2001:db8:ffff::1"); !bytes.Equal(got, []byte{0x20, 2, 0, 0}) {
+		t.Errorf("from elsewhere: %x", got)
+	}
+	// What the broker would ask.
+	if _, err := r.fleet.Login(r.ctx, m.No, m.password, "127.0.0.1"); err != nil {
+		t.Errorf("from Scrip's own address: %v", err)
+	}
+	if !strings.Contains(r.logs.text(), "2001:db8::1") {
+		t.Errorf("the log should tell who tried:\n%s", r.logs.text())
+	}
+}
+
 // TestWebExternal: where the broker is another one, that is who answers.
 func TestWebExternal(t *testing.T) {
 	t.Parallel()
@@ -349,10 +443,15 @@ func TestWebExternal(t *testing.T) {
 			r := outside(t, address)
 			web := r.webbed(r.external.Web)
 			v := r.machine("16327138", "Asia/Shanghai")
-			v.password = "own"
-			if _, got := (version3{}).dial(r.world, login{no: v.No, password: "theirs", clientID: v.No, clean: true}); got != 5 {
+			r.renew(v, "own")
+			if _, got := (version3{}).dial(r.world, login{no: v.No, password: "theirs", clientID: v.No, clean: true}); got != 4 {
 				t.Errorf("a wrong password: %#x", got)
 			}
+			r.renew(v, "new") // of which the broker has not been told
+			if _, got := (version3{}).dial(r.world, login{no: v.No, password: "new", clientID: v.No, clean: true}); got != 5 {
+				t.Errorf("a password that is not the broker's: %#x", got)
+			}
+			r.renew(v, "own")
 			p := r.connect(version3{}, v, login{clientID: v.No, clean: true, will: &message{topic: serverTopic, qos: 1, payload: r.offline(v)}})
 			r.heartbeats(p, v)
 			c := r.code(v)
@@ -400,8 +499,9 @@ func TestWebExternalGone(t *testing.T) {
 		}
 	}()
 	r := newDatabase(t).disconnected("mqtt://"+l.Addr().String(), nil)
+	r.populate(fleet.Style{})
 	r.webbed(r.external.Web)
-	v := &machine{Machine: fleet.Machine{No: "16327138"}, password: "x"}
+	v := r.machine("16327138", "Asia/Shanghai")
 	packet := framed(0x10, text("MQTT"), []byte{4, 0b1100_0000, 0, 0}, text(v.No), text(v.No), text(v.password))
 	begin := func() (*websocket.Conn, net.Conn) {
 		t.Helper()
@@ -459,6 +559,7 @@ func TestWebExternalNames(t *testing.T) {
 	r := outside(t, mosquitto(t, rig.MosquittoOptions{}).URL())
 	r.webbed(r.external.Web)
 	v := r.machine("16327138", "Asia/Shanghai")
+	r.renew(r.machine("16327139", "Asia/Shanghai"), "x")
 	p := r.connect(version3{}, v, login{clientID: v.No, clean: true})
 	connect := func(level byte, id, username string) []byte {
 		properties := []byte{}

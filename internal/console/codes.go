@@ -1,6 +1,8 @@
 package console
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -238,18 +240,21 @@ func masked(key string) string {
 // codeForm is what the form for new codes holds.
 type codeForm struct {
 	Name, Count, Quota, Expires string
+	Once                        string
 	Problem                     string
 }
 
 func (s *server) newCodes(v *visit) error {
-	return v.page(http.StatusOK, "codes-new", "codes", codeForm{Count: "10", Quota: v.r.FormValue("quota"), Name: v.r.FormValue("name")})
+	return v.page(http.StatusOK, "codes-new", "codes", codeForm{
+		Count: "10", Quota: v.r.FormValue("quota"), Name: v.r.FormValue("name"), Once: newOnce(),
+	})
 }
 
-// makeCodes makes a batch.
+// makeCodes makes a batch. Sent twice, the second time leads to the first one's.
 func (s *server) makeCodes(v *visit) error {
 	f := codeForm{
 		Name: v.r.PostFormValue("name"), Count: v.r.PostFormValue("count"),
-		Quota: v.r.PostFormValue("quota"), Expires: v.r.PostFormValue("expires"),
+		Quota: v.r.PostFormValue("quota"), Expires: v.r.PostFormValue("expires"), Once: newOnce(),
 	}
 	r := redemption.IssueRequest{Name: f.Name}
 	// What is no number is 0, which is refused.
@@ -257,9 +262,19 @@ func (s *server) makeCodes(v *visit) error {
 	r.Quota, _ = amount(f.Quota)
 	var err error
 	if r.Expires, err = typedTime(v, f.Expires); err == nil {
+		id := func(result any) string {
+			job, _ := result.(redemption.Job)
+			return plain(job.ID)
+		}
 		var job redemption.Job
-		if job, err = s.Redemptions.StartIssue(v.ctx(), v.actor(), r); err == nil {
-			return v.redirect("/jobs/" + plain(job.ID))
+		var first string
+		first, err = v.onceAnswered(id, func(ctx context.Context, once *account.Once) (err error) {
+			r.Once = once
+			job, err = s.Redemptions.StartIssue(ctx, v.actor(), r)
+			return err
+		})
+		if err == nil {
+			return v.redirect("/jobs/" + cmp.Or(first, plain(job.ID)))
 		}
 	}
 	if f.Problem, err = v.refused(err); err != nil {

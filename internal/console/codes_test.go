@@ -19,32 +19,34 @@ import (
 )
 
 // batch makes codes under a name, and returns their keys.
-func (p *people) batch(t testing.TB, name string, n int64, expires time.Time) []string {
-	t.Helper()
-	keys, err := p.codes.Issue(t.Context(), account.Operator(), redemption.IssueRequest{Name: name, Count: n, Quota: 1000, Expires: expires})
+func (p *people) batch(tb testing.TB, name string, n int64, expires time.Time) []string {
+	tb.Helper()
+	keys, err := p.codes.Issue(tb.Context(), account.Operator(), redemption.IssueRequest{Name: name, Count: n, Quota: 1000, Expires: expires})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return keys
 }
 
-func (p *people) use(t testing.TB, who string, keys ...string) {
+// use redeems codes, for alice.
+func (p *people) use(t *testing.T, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
-		if _, err := p.codes.Redeem(t.Context(), account.Actor{ID: p.ids[who], Role: account.RoleUser, Address: "192.0.2.9"}, key, nil); err != nil {
+		if _, err := p.codes.Redeem(t.Context(), account.Actor{ID: p.ids["alice"], Role: account.RoleUser, Address: "192.0.2.9"}, key, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func (p *people) status(t testing.TB, status redemption.Status, ids ...int64) {
+func (p *people) disable(t *testing.T, ids ...int64) {
 	t.Helper()
+	status := redemption.StatusDisabled
 	if _, err := p.codes.ChangeMany(t.Context(), account.Operator(), ids, redemption.Change{Status: &status}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (p *people) codeOf(t testing.TB, id int64) redemption.View {
+func (p *people) codeOf(t *testing.T, id int64) redemption.View {
 	t.Helper()
 	c, err := p.codes.Get(t.Context(), account.Operator(), id)
 	if err != nil {
@@ -72,6 +74,7 @@ func (r reply) link(text string) string {
 }
 
 func TestMakeCodes(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.get(t, "admin", "/codes").has(t, 200, "No codes yet", `href="/codes/new"`)
 	p.get(t, "admin", "/codes/new?name=again&quota=7").has(t, 200, `value="again"`, `value="7"`)
@@ -124,7 +127,7 @@ func TestMakeCodes(t *testing.T) {
 		t.Errorf("the ledger has %s on top", after)
 	}
 
-	p.zone(t, "admin", "Asia/Tokyo")
+	p.zone(t, "Asia/Tokyo")
 	p.post(t, "admin", "/codes", "name", " spring <b> ", "count", "３", "quota", "1,000,000", "expires", "2033-06-01T09:30").to(t, "/jobs/1")
 	r := p.get(t, "admin", "/jobs/1")
 	r.has(t, 200, "spring &lt;b&gt;", "!<progress", "each worth 1,000,000", "Hand them out", `/codes/new?name=spring%20%3cb%3e&amp;quota=1000000`)
@@ -138,6 +141,7 @@ func TestMakeCodes(t *testing.T) {
 
 // TestJobs: ten thousand codes are made while people do other things.
 func TestJobs(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.post(t, "admin", "/codes", "name", "many", "count", "10,000", "quota", "2").to(t, "/jobs/1")
 	p.get(t, "admin", "/jobs/1").has(t, 200, `<progress max="100" value="1"`, "100 of 10,000", "/jobs/1/stop", "sse-connect=\"/jobs/1/events\"", "!Hand them out")
@@ -149,7 +153,7 @@ func TestJobs(t *testing.T) {
 	p.get(t, "admin", "/codes?batch=many").has(t, 200, "1–50 of 10,000", "!Making many")
 
 	// One that is stopped keeps what it has made.
-	p.post(t, "admin", "/codes", "name", "fewer", "count", "300", "quota", "2").to(t, "/jobs/2")
+	p.post(t, "admin", "/codes", "once", "2", "name", "fewer", "count", "300", "quota", "2").to(t, "/jobs/2")
 	p.post(t, "admin", "/jobs/2/stop").to(t, "/jobs/2")
 	if err := p.codes.RunJobs(t.Context()); err != nil {
 		t.Fatal(err)
@@ -190,33 +194,68 @@ func TestJobs(t *testing.T) {
 }
 
 func TestJobsAreBounded(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
-	for range redemption.JobsMax {
-		p.post(t, "admin", "/codes", "name", "many", "count", "101", "quota", "2")
+	for i := range redemption.JobsMax {
+		p.post(t, "admin", "/codes", "once", fmt.Sprint(i), "name", "many", "count", "101", "quota", "2")
 	}
-	p.post(t, "admin", "/codes", "name", "many", "count", "101", "quota", "2").has(t, 422, `role="alert"`, `value="many"`)
+	p.post(t, "admin", "/codes", "once", "another", "name", "many", "count", "101", "quota", "2").has(t, 422, `role="alert"`, `value="many"`)
 }
 
 func TestCodesAreFound(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	never := time.Time{}
 	keys := p.batch(t, "spring <b>", 3, never)                                               // 1 2 3
 	p.batch(t, "summer", 2, time.Unix(2_000_000_060, 0))                                     // 4 5
-	p.use(t, "alice", keys[1])                                                               // 2
-	p.status(t, redemption.StatusDisabled, 3)                                                // 3
+	p.use(t, keys[1])                                                                        // 2
+	p.disable(t, 3)                                                                          // 3
 	p.now.Store(time.Date(2033, 5, 20, 12, 0, 0, 0, time.UTC).Unix())                        // 4 and 5 are past their time
 	p.batch(t, "spring", 1, time.Date(2033, 7, 1, 0, 0, 0, 0, time.UTC).Add(12*time.Second)) // 6
 	for _, c := range []struct{ query, want string }{
 		{"", "6 5 4 3 2 1"},
-		{"status=live", "6 1"}, {"status=used", "2"}, {"status=disabled", "3"}, {"status=expired", "5 4"}, {"status=junk", "6 5 4 3 2 1"},
-		{"batch=spring", "6"}, {"batch=spring+%3Cb%3E", "3 2 1"}, {"batch=none", ""}, {"batch=%00", ""}, {"batch=%ff", ""},
-		{"q=spring", "6 3 2 1"}, {"q=4", "4"}, {"q=umm&status=live", ""}, {"q=" + strings.ToUpper(keys[0]), "1"}, {"q=" + keys[0][:31], ""},
-		{"user=alice", "2"}, {"user=+alice+", "2"}, {"user=bob", ""}, {"user=nobody", ""}, {"user=alice&status=live", ""}, {"user=%00", ""}, {"user=%ff", ""},
-		{"user=alice&batch=spring+%3Cb%3E", "2"}, {"user=alice&batch=summer", ""},
-		{"from=2033-05-18&to=2033-05-18", "5 4 3 2 1"}, {"from=2033-05-19", "6"}, {"to=2033-05-19", "5 4 3 2 1"}, {"to=2033-05-17", ""},
-		{"from=junk&to=9999-99-99", "6 5 4 3 2 1"}, {"from=0001-01-01&to=9999-12-31", "6 5 4 3 2 1"}, {"from=2033-05-20&to=2033-05-18", ""},
-		{"at=3", "3 2 1"}, {"at=-3", "6 5 4 3 2 1"}, {"at=99999999999999999999", "6 5 4 3 2 1"}, {"at=9223372036854775807", ""}, {"before=-9&user=alice", "2"},
-		{"before=x", "6 5 4 3 2 1"}, {"q=" + strings.Repeat("x", 5000), ""}, {"q=%25_", ""}, {"q=%00", ""}, {"q=%ff%fe", ""}, {"%zz&;", "6 5 4 3 2 1"},
+		{"status=live", "6 1"},
+		{"status=used", "2"},
+		{"status=disabled", "3"},
+		{"status=expired", "5 4"},
+		{"status=junk", "6 5 4 3 2 1"},
+		{"batch=spring", "6"},
+		{"batch=spring+%3Cb%3E", "3 2 1"},
+		{"batch=none", ""},
+		{"batch=%00", ""},
+		{"batch=%ff", ""},
+		{"q=spring", "6 3 2 1"},
+		{"q=4", "4"},
+		{"q=umm&status=live", ""},
+		{"q=" + strings.ToUpper(keys[0]), "1"},
+		{"q=" + keys[0][:31], ""},
+		{"user=alice", "2"},
+		{"user=+alice+", "2"},
+		{"user=bob", ""},
+		{"user=nobody", ""},
+		{"user=alice&status=live", ""},
+		{"user=%00", ""},
+		{"user=%ff", ""},
+		{"user=alice&batch=spring+%3Cb%3E", "2"},
+		{"user=alice&batch=summer", ""},
+		{"from=2033-05-18&to=2033-05-18", "5 4 3 2 1"},
+		{"from=2033-05-19", "6"},
+		{"to=2033-05-19", "5 4 3 2 1"},
+		{"to=2033-05-17", ""},
+		{"from=junk&to=9999-99-99", "6 5 4 3 2 1"},
+		{"from=0001-01-01&to=9999-12-31", "6 5 4 3 2 1"},
+		{"from=2033-05-20&to=2033-05-18", ""},
+		{"at=3", "3 2 1"},
+		{"at=-3", "6 5 4 3 2 1"},
+		{"at=99999999999999999999", "6 5 4 3 2 1"},
+		{"at=9223372036854775807", ""},
+		{"before=-9&user=alice", "2"},
+		{"before=x", "6 5 4 3 2 1"},
+		{"q=" + strings.Repeat("x", 5000), ""},
+		{"q=%25_", ""},
+		{"q=%00", ""},
+		{"q=%ff%fe", ""},
+		{"%zz&;", "6 5 4 3 2 1"},
 	} {
 		r := p.get(t, "admin", "/codes?"+c.query)
 		r.has(t, 200, "!<b>spring", "!spring <b>", "<html")
@@ -229,7 +268,7 @@ func TestCodesAreFound(t *testing.T) {
 		}
 	}
 	// Days are those of where one is.
-	p.zone(t, "admin", "America/Los_Angeles") // where it was the 17th
+	p.zone(t, "America/Los_Angeles") // where it was the 17th
 	for query, want := range map[string]string{"to=2033-05-17": "5 4 3 2 1", "from=2033-05-18": "6", "from=2033-05-17&to=2033-05-17": "5 4 3 2 1"} {
 		if got := p.get(t, "admin", "/codes?"+query).ids(); got != want {
 			t.Errorf("%s in Los Angeles: %s, want %s", query, got, want)
@@ -248,11 +287,12 @@ func TestCodesAreFound(t *testing.T) {
 
 // TestCodesOlder: the pages of a list have each code once, and keep its filter.
 func TestCodesOlder(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	for range 2 {
 		keys := p.batch(t, "a & b", 60, time.Time{})
 		p.batch(t, "other", 20, time.Time{})
-		p.use(t, "alice", keys[:35]...)
+		p.use(t, keys[:35]...)
 	}
 	for first, want := range map[string]int{"/codes?batch=a+%26+b&q=a": 120, "/codes?user=alice&batch=a+%26+b": 70, "/codes?from=2033-05-18&status=live": 90} {
 		seen, pages := map[string]bool{}, 0
@@ -296,11 +336,12 @@ func TestCodesOlder(t *testing.T) {
 
 // TestKeysAreMasked: no page shows a key that was not asked for.
 func TestKeysAreMasked(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	keys := p.batch(t, "spring", 2, time.Time{})
 	p.post(t, "admin", "/codes", "name", "summer", "count", "1", "quota", "1").to(t, "/jobs/1")
 	keys = append(keys, p.codeOf(t, 3).Key)
-	p.use(t, "alice", keys[0])
+	p.use(t, keys[0])
 	for _, at := range []string{"/codes", "/codes?batch=spring", "/codes?user=alice", "/codes/1", "/codes/2", "/codes/3", "/jobs/1", "/batches", "/", "/ledger", "/ledger.csv", "/codes/invalid", "/find?q=1"} {
 		r := p.get(t, "admin", at)
 		r.has(t, 200)
@@ -332,7 +373,7 @@ func TestKeysAreMasked(t *testing.T) {
 }
 
 // said is what the next page says.
-func (p *people) said(t testing.TB, r reply) string {
+func (p *people) said(t *testing.T, r reply) string {
 	t.Helper()
 	if r.status != http.StatusSeeOther {
 		t.Fatalf("%d\n%s", r.status, r.body)
@@ -346,9 +387,10 @@ func (p *people) said(t testing.TB, r reply) string {
 }
 
 func TestManyCodes(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	keys := p.batch(t, "=spring", 6, time.Time{})
-	p.use(t, "alice", keys[0], keys[1])
+	p.use(t, keys[0], keys[1])
 	many := func(do string, ids ...int) reply {
 		t.Helper()
 		form := url.Values{"do": {do}, "back": {"/codes?batch=%3Dspring"}}
@@ -438,8 +480,9 @@ func readTable(t *testing.T, r reply) [][]string {
 }
 
 func TestCodesAsATable(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
-	p.zone(t, "admin", "Asia/Kolkata")
+	p.zone(t, "Asia/Kolkata")
 	ends := time.Date(2033, 6, 1, 10, 20, 30, 0, time.UTC)
 	names := []string{"=1+1", "+1", "-1", "@SUM(A1)", "plain", `"quoted", 名`}
 	for _, name := range names {
@@ -470,8 +513,9 @@ func TestCodesAsATable(t *testing.T) {
 }
 
 func TestCodeIsChanged(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
-	p.zone(t, "admin", "Asia/Tokyo")
+	p.zone(t, "Asia/Tokyo")
 	ends := time.Date(2033, 6, 1, 10, 20, 30, 0, time.UTC)
 	keys := p.batch(t, "spring", 2, ends)
 	p.get(t, "admin", "/codes/1").has(t, 200, `name="expires" value="2033-06-01T19:20"`, `name="expires_was" value="2033-06-01T19:20"`, `value="1000"`, "Disable", "!/users/0")
@@ -500,8 +544,14 @@ func TestCodeIsChanged(t *testing.T) {
 		t.Errorf("it ends %s", c.Expires)
 	}
 	for _, bad := range [][]string{
-		{"name", "", "quota", "2000"}, {"name", strings.Repeat("n", 21), "quota", "2000"}, {"name", "a\x00b", "quota", "2000"}, {"name", "kept", "quota", "0"}, {"name", "kept", "quota", "x"},
-		{"name", "kept", "quota", "2000", "expires", "2033-05-18T12:32"}, {"name", "kept", "quota", "2000", "expires", "junk"}, {},
+		{"name", "", "quota", "2000"},
+		{"name", strings.Repeat("n", 21), "quota", "2000"},
+		{"name", "a\x00b", "quota", "2000"},
+		{"name", "kept", "quota", "0"},
+		{"name", "kept", "quota", "x"},
+		{"name", "kept", "quota", "2000", "expires", "2033-05-18T12:32"},
+		{"name", "kept", "quota", "2000", "expires", "junk"},
+		{},
 	} {
 		r := change(bad...)
 		r.has(t, 422, `class="notice bad" role="alert"`)
@@ -514,7 +564,7 @@ func TestCodeIsChanged(t *testing.T) {
 	}
 
 	// What is used can only be renamed.
-	p.use(t, "alice", keys[1])
+	p.use(t, keys[1])
 	p.get(t, "admin", "/codes/2").has(t, 200, `name="used" value="1"`, `!name="quota"`, `!name="expires"`, `!value="disable"`, `!value="enable"`, ">alice</a>")
 	p.post(t, "admin", "/codes/2", "used", "1", "name", "old").to(t, "/codes/2")
 	p.post(t, "admin", "/codes/2", "name", "older", "quota", "5", "expires", "").has(t, 422, "only its name can be changed")
@@ -524,12 +574,13 @@ func TestCodeIsChanged(t *testing.T) {
 }
 
 func TestInvalidCodes(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.get(t, "admin", "/codes/invalid").has(t, 200, "Nothing to remove", "!data-ask-bad")
 	keys := p.batch(t, "spring", 5, time.Time{})
 	p.batch(t, "short", 2, time.Unix(2_000_000_010, 0))
-	p.use(t, "alice", keys[0])
-	p.status(t, redemption.StatusDisabled, 2, 3)
+	p.use(t, keys[0])
+	p.disable(t, 2, 3)
 	p.now.Add(100)
 	p.get(t, "admin", "/codes/invalid").has(t, 200, `<dd class="mono">1</dd>`, `<dd class="mono">2</dd>`, `<b class="mono">5</b>`, "Remove 5 codes")
 	p.post(t, "admin", "/codes/invalid").to(t, "/jobs/1")
@@ -545,14 +596,15 @@ func TestInvalidCodes(t *testing.T) {
 }
 
 func TestBatches(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.get(t, "admin", "/batches").has(t, 200, "No codes yet")
 	for i := range 60 {
 		p.batch(t, fmt.Sprintf("a & b %d", i), 1, time.Time{})
 	}
 	keys := p.batch(t, "<i>", 3, time.Time{})
-	p.use(t, "alice", keys[0])
-	p.status(t, redemption.StatusDisabled, 62)
+	p.use(t, keys[0])
+	p.disable(t, 62)
 	names := regexp.MustCompile(`href="/codes\?batch=([^"]+)"`)
 	first := p.get(t, "admin", "/batches")
 	first.has(t, 200, "&lt;i&gt;", "!<i>", `<td class="num">1</td><td class="num">1</td><td class="num">1</td><td class="num">0</td>`)
@@ -578,6 +630,7 @@ func TestBatches(t *testing.T) {
 
 // TestTablesAreWhole: a table that breaks off is not taken for a whole one.
 func TestTablesAreWhole(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.post(t, "admin", "/codes", "name", "many", "count", "300", "quota", "2").to(t, "/jobs/1")
 	if err := p.codes.RunJobs(t.Context()); err != nil {

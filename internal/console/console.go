@@ -179,7 +179,7 @@ type server struct {
 func New(c Config) (http.Handler, error) {
 	s := &server{
 		Config: c, mux: http.NewServeMux(), languages: web.NewMatcher(), refusals: newRefusals(),
-		addresses: web.NewAddresses(c.Log, c.TrustedProxies), live: newLive(c.Work, c.Log),
+		addresses: web.NewAddresses(c.Log, c.TrustedProxies), live: newLive(c.Work, c.Log, c.Now),
 		sheets: newSheets(), verification: new(verification),
 	}
 	var err error

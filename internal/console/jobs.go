@@ -153,7 +153,7 @@ func (s *server) sendCSV(v *visit, pages func(func([]redemption.View, error) boo
 			_ = out.Write([]string{plain(c.ID), cell(c.Name), c.Key, plain(c.Quota), expires, v.redeemLink(c.Key)}) // what fails is told by Error
 		}
 		if out.Flush(); out.Error() != nil {
-			return nil //nolint:nilerr // the visitor has left, and needs no answer
+			return nil // the visitor has left, and needs no answer
 		}
 	}
 	if !begun {

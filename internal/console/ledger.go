@@ -239,7 +239,7 @@ func (s *server) verificationPage(v *visit) error {
 }
 
 func (s *server) startVerification(v *visit) error {
-	s.verification.start(s.Work, s.Now, s.Verify, v.user.Username)
+	s.verification.start(s.Work, s.Log, s.Now, s.Verify, v.user.Username)
 	return v.redirect("/ledger")
 }
 

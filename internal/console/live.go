@@ -19,14 +19,17 @@ const (
 	liveEvery  = time.Second      // how often a topic is looked at
 	liveCheck  = 30 * time.Second // how often a viewer's session is, and how long a stream is silent at most
 	streamsMax = 1000
+	// liveErrorRest is how long a topic's failure is not logged again.
+	liveErrorRest = time.Minute
 )
 
 // live sends parts of pages to those who look at them, as server-sent events,
 // when they have changed. However many look at one topic, it is rendered once. It
 // is safe for concurrent use.
 type live struct {
-	work context.Context
-	log  *slog.Logger
+	work  context.Context
+	log   *slog.Logger
+	clock func() time.Time
 
 	mu      sync.Mutex
 	topics  map[string]*topic
@@ -41,8 +44,8 @@ type topic struct {
 	changed chan struct{} // closed when content changes
 }
 
-func newLive(work context.Context, log *slog.Logger) *live {
-	return &live{work: work, log: log, topics: map[string]*topic{}}
+func newLive(work context.Context, log *slog.Logger, clock func() time.Time) *live {
+	return &live{work: work, log: log, clock: clock, topics: map[string]*topic{}}
 }
 
 // join begins to look at a topic, which render makes. It refuses with
@@ -59,7 +62,7 @@ func (l *live) join(name string, render func(context.Context) ([]byte, error)) (
 		ctx, stop := context.WithCancel(l.work)
 		t = &topic{stop: stop, changed: make(chan struct{})}
 		l.topics[name] = t
-		go l.keep(ctx, t, render)
+		go l.keep(ctx, name, t, render)
 	}
 	t.viewers++
 	return t, nil
@@ -75,16 +78,28 @@ func (l *live) leave(name string, t *topic) {
 	}
 }
 
-// keep renders a topic until nobody looks any more.
-func (l *live) keep(ctx context.Context, t *topic, render func(context.Context) ([]byte, error)) {
+// keep renders a topic until nobody looks any more. An error that repeats is
+// logged once in a while, with how often it came, and that it is over.
+func (l *live) keep(ctx context.Context, name string, t *topic, render func(context.Context) ([]byte, error)) {
 	tick := time.NewTicker(liveEvery)
 	defer tick.Stop()
+	var said time.Time // zero: it works
+	failed := 0
 	for {
 		content, err := render(ctx)
 		if err != nil && ctx.Err() == nil {
-			l.log.LogAttrs(ctx, slog.LevelWarn, "rendering what is looked at live failed", slog.Any("error", err))
+			failed++
+			if now := l.clock(); now.Sub(said) >= liveErrorRest {
+				l.log.LogAttrs(ctx, slog.LevelWarn, "rendering what is looked at live failed",
+					slog.String("topic", name), slog.Any("error", err), slog.Int("times", failed))
+				said, failed = now, 0
+			}
 		}
 		if err == nil {
+			if !said.IsZero() {
+				l.log.LogAttrs(ctx, slog.LevelInfo, "rendering what is looked at live works again", slog.String("topic", name))
+				said, failed = time.Time{}, 0
+			}
 			l.mu.Lock()
 			if !bytes.Equal(content, t.content) {
 				t.content = content

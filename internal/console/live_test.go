@@ -67,6 +67,7 @@ func (s *stream) ends(t *testing.T, without string) {
 
 // TestLive: who looks at a page sees what happens.
 func TestLive(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.post(t, "admin", "/codes", "name", "many", "count", "250", "quota", "2").to(t, "/jobs/1")
 	overview, job := p.look(t, "admin", "/overview/events"), p.look(t, "root", "/jobs/1/events")
@@ -82,14 +83,15 @@ func TestLive(t *testing.T) {
 	}
 	overview.until(t, "250 live codes")
 	job.until(t, "Hand them out")
-	p.use(t, "alice", p.codeOf(t, 7).Key)
+	p.use(t, p.codeOf(t, 7).Key)
 	overview.until(t, "redeemed code")
 }
 
 // TestLiveEnds: who has signed out, or is no admin any more, is shown nothing new.
 func TestLiveEnds(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
-	p.password(t, "admin", "correct horse")
+	p.withPassword(t, "admin")
 	one := p.look(t, "admin", "/overview/events")
 	one.until(t, "event: now")
 	p.post(t, "admin", "/signout", "everywhere", "1").to(t, "/signin")
@@ -111,6 +113,7 @@ func TestLiveEnds(t *testing.T) {
 
 // TestLiveEndsAtShutdown: a server that stops does not wait for who looks.
 func TestLiveEndsAtShutdown(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	s := p.look(t, "admin", "/overview/events")
 	s.until(t, "event: now")
@@ -121,6 +124,7 @@ func TestLiveEndsAtShutdown(t *testing.T) {
 // TestLiveIsBounded: a thousand may look; one more is told to come later, and let in
 // when another has left.
 func TestLiveIsBounded(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	h, err := console.New(p.config)
 	if err != nil {
@@ -166,6 +170,7 @@ func TestLiveIsBounded(t *testing.T) {
 
 // TestLiveSurvivesPanics: what goes wrong with one page does not end the program.
 func TestLiveSurvivesPanics(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	config := p.config
 	config.Figures = nil

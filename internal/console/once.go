@@ -22,55 +22,86 @@ func newOnce() string { return rand.Text() }
 // refusal.IdempotencyKeyReused a form that was sent before with something else in
 // it: a page that was gone back to.
 func (v *visit) once(do func(ctx context.Context, once *account.Once) error) error {
+	_, err := v.onceAnswered(func(any) string { return "done" }, do)
+	return err
+}
+
+// onceAnswered is once for a form of whose effect something is to be known when it
+// is sent a second time: what answer made of the first one's result. The first time
+// it is empty.
+func (v *visit) onceAnswered(
+	answer func(result any) string, do func(ctx context.Context, once *account.Once) error,
+) (before string, err error) {
 	scope := account.Hash(sha256.Sum256([]byte(strings.Join([]string{
 		"console", strconv.FormatInt(v.user.ID, 10), v.r.URL.Path, v.r.PostFormValue("once"),
 	}, "\x00"))))
 	request := account.Hash(sha256.Sum256([]byte(v.r.PostForm.Encode())))
 	replay, err := v.s.Accounts.Recall(v.ctx(), scope)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if replay != nil {
-		return sentBefore(replay, request)
+		return v.sentBefore(replay, scope, request)
 	}
 	err = v.s.Keys.Use(v.ctx(), func(ring *keyring.Ring) error {
 		return do(v.ctx(), &account.Once{
 			Caller: v.user.ID, Scope: scope, Request: request, At: v.s.Now(), Epoch: ring.Epoch(),
-			Answer: func(any) []byte { return ring.Seal(account.AnswerContext(scope), []byte("done")) },
+			Answer: func(result any) []byte { return ring.Seal(account.AnswerContext(scope), []byte(answer(result))) },
 		})
 	})
 	if replay, twin := errors.AsType[*account.Replay](err); twin {
-		return sentBefore(replay, request)
+		return v.sentBefore(replay, scope, request)
 	}
-	return err
+	return "", err
 }
 
-func sentBefore(replay *account.Replay, request account.Hash) error {
+// sentBefore is what was answered when the form was sent before.
+func (v *visit) sentBefore(replay *account.Replay, scope, request account.Hash) (answer string, err error) {
 	if replay.Request != request {
-		return refusal.New(refusal.IdempotencyKeyReused)
+		return "", refusal.New(refusal.IdempotencyKeyReused)
 	}
-	return nil
+	err = v.s.Keys.Use(v.ctx(), func(ring *keyring.Ring) error {
+		plain, err := ring.Open(account.AnswerContext(scope), replay.Answer)
+		answer = string(plain)
+		return err
+	})
+	return answer, err
 }
 
 // origin is the address of this server as the visitor knows it.
 func (v *visit) origin() string {
 	scheme := "http"
-	if v.s.SecureCookies || v.r.TLS != nil {
+	if v.secure() {
 		scheme = "https"
 	}
 	return scheme + "://" + v.r.Host
 }
 
-// amount reads a whole number as people type it: with groups, and a sign.
+// amount reads a whole number as people type it: with a sign, and with marks before
+// groups of three digits. A mark elsewhere may be meant as a decimal point: that is
+// no whole number.
 func amount(text string) (int64, bool) {
-	text = strings.NewReplacer(",", "", " ", "", "\u00a0", "", "\u202f", "", "_", "", "，", "", "−", "-", "＋", "+").Replace(text)
 	text = strings.Map(func(r rune) rune {
-		if r >= '０' && r <= '９' {
+		switch {
+		case r >= '０' && r <= '９':
 			return r - '０' + '0'
+		case r == '−':
+			return '-'
+		case r == '＋':
+			return '+'
+		case strings.ContainsRune(" \u00a0\u202f_，’'", r):
+			return ','
 		}
 		return r
-	}, text)
-	n, err := strconv.ParseInt(text, 10, 64)
+	}, strings.TrimSpace(text))
+	groups := strings.Split(text, ",")
+	for i, group := range groups[1:] {
+		first := len(strings.TrimLeft(groups[0], "+-"))
+		if len(group) != 3 || i == 0 && (first < 1 || first > 3) {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(strings.Join(groups, ""), 10, 64)
 	if err != nil { // what is too large is none
 		return 0, false
 	}

@@ -145,7 +145,11 @@ func charted() []struct {
 func (s *server) charts(v *visit) (charts, error) {
 	c := charts{Hours: v.r.FormValue("by") == "hours"}
 	slots := chartSlots(s.Now().In(v.zone()), c.Hours)
-	list, err := s.Figures.Activity(v.ctx(), v.actor(), slots[0].from, slots[len(slots)-1].to)
+	times := []time.Time{slots[0].from}
+	for _, sl := range slots {
+		times = append(times, sl.to)
+	}
+	list, err := s.Figures.Activity(v.ctx(), v.actor(), times...)
 	if err != nil {
 		return c, err
 	}
@@ -201,7 +205,7 @@ func drawn(name string, kind account.Kind, slots []period, list []figures.Activi
 	}
 	at := 0
 	for _, a := range list {
-		for at < len(slots)-1 && !a.Quarter.Before(slots[at].to) {
+		for at < len(slots)-1 && !a.From.Before(slots[at].to) {
 			at++
 		}
 		if a.Kind != kind {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/redemption"
 )
 
 // count brings the figures up to date.
@@ -24,13 +23,14 @@ func (p *people) count(t *testing.T) {
 
 // TestOverview: its figures are what was done.
 func TestOverview(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.get(t, "admin", "/").has(t, 200, "Nothing needs a look", ">0<span class=\"of\"> / 0<")
 	m := p.machine(t)
 	keys := p.batch(t, "spring", 5, time.Time{}) // each worth 1,000
 	p.batch(t, "short", 2, time.Unix(2_000_000_010, 0))
-	p.use(t, "alice", keys[0], keys[1])
-	p.status(t, redemption.StatusDisabled, 3)
+	p.use(t, keys[0], keys[1])
+	p.disable(t, 3)
 	c := p.pickup(t, 1)
 	if _, err := p.pickups.Used(t.Context(), m.ID, c.ID, "192.0.2.1", time.Time{}); err != nil {
 		t.Fatal(err)
@@ -69,6 +69,7 @@ func TestOverview(t *testing.T) {
 
 // TestOverviewLooks: what needs a look is named, and leads to where it is.
 func TestOverviewLooks(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	m := p.machine(t)
 	p.lateUse(t, m, 1)
@@ -104,13 +105,14 @@ func TestOverviewLooks(t *testing.T) {
 // TestChartsByHour: hours begin when they do where one is, and the one that is
 // under way counts.
 func TestChartsByHour(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.batch(t, "spring", 3, time.Time{})
 	p.count(t)
 	for zone, want := range map[string]string{
 		"UTC": "05-18 03:00", "Asia/Kolkata": "05-18 09:00", "Asia/Kathmandu": "05-18 09:00", "Australia/Adelaide": "05-18 13:00", "America/St_Johns": "05-18 01:00",
 	} {
-		p.zone(t, "admin", zone)
+		p.zone(t, zone)
 		r := p.get(t, "admin", "/?by=hours")
 		r.inOrder(t, "The last 24 hours", "Codes made", "<b>3</b>")
 		bars := regexp.MustCompile(`<title>([^:]+:\d\d): ([\d,]+)`).FindAllStringSubmatch(r.body, -1)
@@ -122,6 +124,7 @@ func TestChartsByHour(t *testing.T) {
 
 // TestOnline: how many machines were online is drawn once it was noted.
 func TestOnline(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.machine(t)
 	p.get(t, "admin", "/").has(t, 200, "!Machines online, 24 hours")

@@ -71,21 +71,21 @@ func (l *logs) String() string {
 
 const limitOfGuesses = 4
 
-func newPeople(t testing.TB) *people {
-	t.Helper()
+func newPeople(tb testing.TB) *people {
+	tb.Helper()
 	p := &people{logs: new(logs), ids: map[string]int64{"root": 1}, as: map[string]*http.Client{}}
 	// The clock stands still, on the 18th of May 2033: what is to be sent by then is
 	// sent in time.
 	p.now.Store(2_000_000_000)
 	now := func() time.Time { return time.Unix(p.now.Load(), 0) }
-	p.database = enginetest.New(t, t.TempDir())
-	db, err := p.database.Open(t.Context(), storetest.Options{Secrets: []string{"a secret for tests"}, Now: now})
+	p.database = enginetest.New(tb, tb.TempDir())
+	db, err := p.database.Open(tb.Context(), storetest.Options{Secrets: []string{"a secret for tests"}, Now: now})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	limiter := func(name string) *guess.Limiter {
@@ -99,9 +99,9 @@ func newPeople(t testing.TB) *people {
 	p.codes = redemption.NewService(db, db.Keys(), limiter("redeems"), now)
 	p.fleet = fleet.NewService(db, db.Keys(), limiter("machines"), now, nil)
 	p.pickups = pickup.NewService(db, db.Keys(), now, nil)
-	work, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	work, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
 	p.stop = stop
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	p.config = console.Config{
 		Accounts: p.accounts, Redemptions: p.codes, Fleet: p.fleet, Pickups: p.pickups,
 		Figures: figures.NewService(db, now),
@@ -113,47 +113,47 @@ func newPeople(t testing.TB) *people {
 	}
 	h, err := console.New(p.config)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	p.server = httptest.NewServer(h)
-	t.Cleanup(p.server.Close)
-	t.Cleanup(func() {
+	tb.Cleanup(p.server.Close)
+	tb.Cleanup(func() {
 		if strings.Contains(p.logs.String(), "level=ERROR") {
-			t.Errorf("the log has errors:\n%s", p.logs.String())
+			tb.Errorf("the log has errors:\n%s", p.logs.String())
 		}
 	})
 
 	token := account.NewToken()
-	if _, err := p.accounts.Bootstrap(t.Context(), token); err != nil {
-		t.Fatal(err)
+	if _, err := p.accounts.Bootstrap(tb.Context(), token); err != nil {
+		tb.Fatal(err)
 	}
-	p.as["root"] = p.signIn(t, token)
+	p.as["root"] = p.signIn(tb, token)
 	for name, role := range map[string]account.Role{"admin": account.RoleAdmin, "alice": account.RoleUser, "bob": account.RoleUser} {
 		token := account.NewToken()
-		u, err := p.accounts.Create(t.Context(), account.Operator(), account.CreateRequest{Username: name, Role: role, Token: token})
+		u, err := p.accounts.Create(tb.Context(), account.Operator(), account.CreateRequest{Username: name, Role: role, Token: token})
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		p.ids[name], p.as[name] = u.ID, p.signIn(t, token)
+		p.ids[name], p.as[name] = u.ID, p.signIn(tb, token)
 	}
-	p.as["nobody"] = p.client(t)
+	p.as["nobody"] = p.client(tb)
 	return p
 }
 
-func (p *people) client(t testing.TB) *http.Client {
-	t.Helper()
+func (p *people) client(tb testing.TB) *http.Client {
+	tb.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func (p *people) signIn(t testing.TB, token string) *http.Client {
-	t.Helper()
-	c := p.client(t)
-	if r := p.send(t, c, "POST", "/signin", url.Values{"by": {"token"}, "token": {token}}); r.status != http.StatusSeeOther {
-		t.Fatalf("signing in: %d", r.status)
+func (p *people) signIn(tb testing.TB, token string) *http.Client {
+	tb.Helper()
+	c := p.client(tb)
+	if r := p.send(tb, c, "POST", "/signin", url.Values{"by": {"token"}, "token": {token}}); r.status != http.StatusSeeOther {
+		tb.Fatalf("signing in: %d", r.status)
 	}
 	return c
 }
@@ -166,15 +166,15 @@ type reply struct {
 	body     string
 }
 
-func (p *people) send(t testing.TB, c *http.Client, method, path string, form url.Values) reply {
-	t.Helper()
+func (p *people) send(tb testing.TB, c *http.Client, method, path string, form url.Values) reply {
+	tb.Helper()
 	var body io.Reader
 	if method == "POST" {
 		body = strings.NewReader(form.Encode())
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, p.server.URL+path, body)
+	req, err := http.NewRequestWithContext(tb.Context(), method, p.server.URL+path, body)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	req.Header.Set("Accept-Language", "en")
 	if method == "POST" {
@@ -182,12 +182,12 @@ func (p *people) send(t testing.TB, c *http.Client, method, path string, form ur
 	}
 	res, err := c.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return reply{res.StatusCode, res.Header.Get("Location"), res.Header, string(b)}
 }
@@ -297,6 +297,7 @@ func TestRedeem(t *testing.T) {
 	for _, m := range regexp.MustCompile(`name="subject" value="([^"]+)"`).FindAllStringSubmatch(list.body, -1) {
 		p.post(t, "admin", "/settings/forgive", "where", "redeem", "subject", m[1]).to(t, "/settings")
 	}
+	p.get(t, "admin", "/ledger").has(t, 200, "forgave the wrong codes of <a href=\""+p.at("alice"), "forgave the wrong codes of <b>127.0.0.1</b>")
 	p.post(t, "alice", "/redeem", "key", keys[2]).to(t, "/redeem")
 	p.get(t, "alice", "/redeem").has(t, 200, `redeem-sum">200,000<`)
 }
@@ -388,7 +389,20 @@ func TestUsers(t *testing.T) {
 	// Roles, states, tokens and sessions.
 	p.get(t, "admin", p.at("alice")).has(t, 200, "!/role\"", "/status\"", "/token\"")
 	p.get(t, "admin", p.at("root")).has(t, 200, "Only somebody of a higher role", "!/status\"", "!/token\"")
-	p.get(t, "root", p.at("root")).has(t, 200, "!/status\"", "!/role\"")
+	p.get(t, "root", p.at("root")).has(t, 200, "!/status\"", "!/role\"", "!A higher role signs")
+	p.get(t, "root", p.at("alice")).has(t, 200, "/role\"", "<p class=\"quiet\">A higher role signs the user out everywhere")
+	// Nobody takes from who is not below them.
+	for _, whom := range []string{"root", "admin"} {
+		p.get(t, "admin", p.at(whom)).has(t, 200, `type="hidden" name="way" value="more"`, `!value="less"`)
+		p.post(t, "admin", p.at(whom)+"/quota", "once", "give "+whom, "way", "more", "amount", "9", "reason", "x").to(t, p.at(whom))
+		p.post(t, "admin", p.at(whom)+"/quota", "once", "take "+whom, "way", "less", "amount", "9", "reason", "x").
+			has(t, 422, `class="notice bad"`, `"big">9<`)
+	}
+	p.post(t, "admin", "/settings/forgive", "where", "signin", "subject", "u1").has(t, 403)
+	p.post(t, "root", "/settings/forgive", "where", "signin", "subject", "u1").to(t, "/settings")
+	p.post(t, "root", "/settings/forgive", "where", "machine", "subject", "m16327138 a192.0.2.9").to(t, "/settings")
+	p.get(t, "admin", "/ledger").has(t, 200, "forgave the failed sign-ins of <a href=\"/users/1\"",
+		"forgave the failed sign-ins of machine <b>16327138</b> from <b>192.0.2.9</b>")
 	p.post(t, "admin", p.at("alice")+"/role", "role", "10").has(t, 422, `class="notice bad"`)
 	p.post(t, "admin", p.at("root")+"/status", "status", "2").has(t, 422, `class="notice bad"`)
 	p.post(t, "root", p.at("alice")+"/role", "role", "10").to(t, p.at("alice"))

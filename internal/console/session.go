@@ -70,7 +70,7 @@ type welcomeForm struct {
 
 func (s *server) welcomePage(v *visit) error {
 	link := v.r.PathValue("link")
-	u, err := s.Accounts.Link(v.ctx(), link, v.address)
+	u, err := s.Accounts.Link(v.ctx(), link)
 	if err != nil {
 		return err
 	}

@@ -141,6 +141,8 @@ type detail struct {
 	ProductID  int64           `json:"product_id"`
 	Slot       json.RawMessage `json:"slot"`
 	Quantity   int64           `json:"quantity"`
+	Where      string          `json:"where"`
+	Address    string          `json:"address"`
 }
 
 func (b *teller) tell(e *account.Entry) entryView {
@@ -199,6 +201,15 @@ func (b *teller) tell(e *account.Entry) entryView {
 		v.Text = b.rich(key, actor, subject)
 	case account.KindUserRole:
 		v.Text = b.rich(key, actor, subject, b.role(d.Role[0]), b.role(d.Role[1]))
+	case account.KindGuessForgive:
+		switch d.Where {
+		case "signin", "redeem", "machine":
+			key += "_" + d.Where
+		}
+		if e.AccountID == 0 {
+			subject = d.Address
+		}
+		v.Text = b.rich(key, actor, subject, d.MachineNo)
 	case account.KindRotate:
 		switch d.Step {
 		case "begin", "end":
@@ -246,7 +257,7 @@ func tone(e *account.Entry) string {
 		account.KindMachineDelete, account.KindProductDelete, account.KindPickupWithdraw:
 		return "wait"
 	case account.KindChange, account.KindUserCreate, account.KindUserToken, account.KindUserChange, account.KindUserRole,
-		account.KindUserPassword, account.KindUserSignOut, account.KindUserLink, account.KindRotate, account.KindCheckpoint,
+		account.KindUserPassword, account.KindUserSignOut, account.KindUserLink, account.KindGuessForgive, account.KindRotate, account.KindCheckpoint,
 		account.KindMerchantCreate, account.KindMerchantChange, account.KindMachineCreate, account.KindMachineChange,
 		account.KindMachinePassword, account.KindProductCreate, account.KindProductChange, account.KindPickupAcknowledge:
 	}

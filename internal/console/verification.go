@@ -2,6 +2,9 @@ package console
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -42,7 +45,7 @@ func (v verificationView) Whole() bool { return v.Report != nil && len(v.Report.
 // with how many entries it has walked, and how many there are about.
 type Verify func(ctx context.Context, progress func(done, total int64)) (account.Report, error)
 
-func (v *verification) start(work context.Context, now func() time.Time, verify Verify, by string) {
+func (v *verification) start(work context.Context, log *slog.Logger, now func() time.Time, verify Verify, by string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.end != nil || work.Err() != nil {
@@ -52,7 +55,10 @@ func (v *verification) start(work context.Context, now func() time.Time, verify 
 	v.end, v.last = end, verificationView{Running: true, By: by, Started: now()}
 	go func() {
 		defer end()
-		report, err := verify(ctx, v.progress)
+		report, err := verify.safely(ctx, v.progress)
+		if err != nil && ctx.Err() == nil {
+			log.LogAttrs(ctx, slog.LevelWarn, "verifying the ledger failed", slog.Any("error", err))
+		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.end, v.last.Running, v.last.Ended = nil, false, now()
@@ -65,6 +71,17 @@ func (v *verification) start(work context.Context, now func() time.Time, verify 
 			v.last.Failed = true
 		}
 	}()
+}
+
+// safely is f, whose panics are errors: it runs by itself, and nobody else would
+// catch them.
+func (f Verify) safely(ctx context.Context, progress func(done, total int64)) (r account.Report, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f(ctx, progress)
 }
 
 func (v *verification) progress(done, total int64) {

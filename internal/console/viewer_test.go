@@ -47,7 +47,7 @@ func request(ctx context.Context, session, method, at, form string) *http.Reques
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	req.AddCookie(&http.Cookie{Name: "scrip_session", Value: session})
+	req.Header.Set("Cookie", "scrip_session="+session)
 	return req
 }
 
@@ -75,6 +75,7 @@ func (p *people) reveals(t *testing.T) int {
 // TestSheetsAreBounded: of sheets a few are drawn at a time, a few wait, and one
 // more is refused before a key is shown.
 func TestSheetsAreBounded(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.batch(t, "spring", 1, time.Time{})
 	h, err := console.New(p.config)
@@ -134,6 +135,7 @@ func TestSheetsAreBounded(t *testing.T) {
 
 // TestExportsEndWithTheirReader: to who has left no more keys are shown.
 func TestExportsEndWithTheirReader(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.post(t, "admin", "/codes", "name", "many", "count", "1000", "quota", "2").to(t, "/jobs/1")
 	if err := p.codes.RunJobs(t.Context()); err != nil {

@@ -58,7 +58,7 @@ func (s *server) handle(rt route) http.HandlerFunc {
 		start := s.Now()
 		v := &visit{s: s, r: r, id: requestID(), address: s.addresses.Of(r), lang: s.language(r)}
 		v.w = &statusWriter{ResponseWriter: w, status: &v.status, gone: &v.gone}
-		v.secure()
+		v.guard()
 		err := v.try(rt) //nolint:contextcheck // a visit carries its request's
 		half := err != nil && v.status != 0
 		if err != nil {
@@ -74,8 +74,8 @@ func (s *server) handle(rt route) http.HandlerFunc {
 	}
 }
 
-// secure says what a page may load and who may show it.
-func (v *visit) secure() {
+// guard says what a page may load and who may show it.
+func (v *visit) guard() {
 	h := v.w.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "+
 		"connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
@@ -192,7 +192,6 @@ func (v *visit) fail(err error) {
 		status = http.StatusInternalServerError
 	}
 	v.later(e)
-	v.w.Header().Del("Content-Disposition") // a problem is no file
 	data := map[string]any{"Status": status, "Text": v.explain(e), "ID": v.id}
 	part := "layout"
 	if v.isHTMX() {
@@ -294,9 +293,12 @@ func (v *visit) setCookie(name, value string, lasts time.Duration) {
 	}
 	http.SetCookie(v.w, &http.Cookie{ //nolint:gosec // G124: Secure is set where there is TLS
 		Name: name, Value: value, Path: "/", MaxAge: age, HttpOnly: true,
-		Secure: v.s.SecureCookies || v.r.TLS != nil, SameSite: http.SameSiteLaxMode,
+		Secure: v.secure(), SameSite: http.SameSiteLaxMode,
 	})
 }
+
+// secure reports whether the visitor's connection is encrypted.
+func (v *visit) secure() bool { return v.s.SecureCookies || v.s.addresses.Secure(v.r) }
 
 // said is what the next page says on top: that something was done, or why not.
 type said struct {

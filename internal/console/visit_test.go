@@ -24,6 +24,7 @@ func (l *logs) forget() string {
 // TestHeaders: of every page, whatever it answers, and that it keeps to its own
 // policy.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.machine(t)
 	p.issue(t, 1)
@@ -82,6 +83,7 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestAssets(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.machine(t)
 	found := map[string]bool{}
@@ -121,6 +123,7 @@ func TestAssets(t *testing.T) {
 }
 
 func TestLanguages(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	for _, c := range []struct{ cookie, accept, want string }{
 		{"", "", "en"},
@@ -163,18 +166,20 @@ func TestLanguages(t *testing.T) {
 
 // TestTimeZoneIsHarmless: the cookie is the browser's, and may be anything.
 func TestTimeZoneIsHarmless(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	for _, zone := range []string{"Local", "../../etc/passwd", "/etc/localtime", strings.Repeat("x", 3000), "%00", "Asia/Nowhere", ""} {
-		p.zone(t, "admin", zone)
+		p.zone(t, zone)
 		p.get(t, "admin", "/?by=hours").has(t, 200, "05-18 03:00") // as in UTC
 	}
-	p.zone(t, "admin", "Asia/Tokyo")
+	p.zone(t, "Asia/Tokyo")
 	p.get(t, "admin", "/?by=hours").has(t, 200, "05-18 12:00", "!05-18 13:00")
 }
 
 // TestFailures: what goes wrong here is told with the number under which the log
 // has it, and nothing else.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	p.machine(t)
 	p.database.Alter(t, `ALTER TABLE jobs RENAME TO gone`)
@@ -204,7 +209,7 @@ func TestFailures(t *testing.T) {
 	}
 	rec := httptest.NewRecorder()
 	req := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
-	req.AddCookie(&http.Cookie{Name: "scrip_session", Value: p.session(t, "admin")})
+	req.Header.Set("Cookie", "scrip_session="+p.session(t, "admin"))
 	h.ServeHTTP(rec, req)
 	r := reply{rec.Code, "", rec.Header(), rec.Body.String()}
 	r.has(t, 500, r.header.Get("X-Request-Id"), "!nil", "!goroutine", "!panic", "!.go:")
@@ -215,6 +220,7 @@ func TestFailures(t *testing.T) {
 
 // TestBodies: what is no form is refused.
 func TestBodies(t *testing.T) {
+	t.Parallel()
 	p := newPeople(t)
 	before := p.kinds(t, 1)
 	send := func(kind, body string) reply {

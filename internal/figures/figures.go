@@ -26,10 +26,13 @@ const (
 	// WaitingMax bounds what a Summary counts of messages that wait.
 	WaitingMax = 10_000
 
-	// recountAfter is how long what codes are worth is relied upon, and recountRest
-	// the least time between two recounts, whatever came up.
-	recountAfter = 24 * time.Hour
-	recountRest  = time.Minute
+	// recountAfter is how long what codes are worth is relied upon: recountDoubted
+	// for as long as that after it was found wrong.
+	recountAfter   = 24 * time.Hour
+	recountDoubted = time.Hour
+	// recountRest is the least time between two recounts. If something speaks against
+	// what is recorded again and again, it doubles, up to recountDoubted.
+	recountRest = time.Minute
 )
 
 // Codes is how many redemption codes are in each state, as the clock has it.
@@ -53,10 +56,22 @@ type Summary struct {
 	WaitingSince time.Time
 }
 
-// Activity is what the ledger's entries of one kind in a quarter of an hour add up
-// to.
+// Counted is how far what codes are worth can be relied upon.
+type Counted struct {
+	// At is when it was last added up; zero if never.
+	At time.Time
+	// Sound says that nothing speaks against it.
+	Sound bool
+	// Wrong is when it was last added up and what was recorded was found wrong, which
+	// the first time always counts as; zero if never.
+	Wrong time.Time
+	// Vain is how often in a row something spoke against it when it was added up.
+	Vain int64
+}
+
+// Activity is what the ledger's entries of one kind in a time add up to.
 type Activity struct {
-	Quarter time.Time // when it begins
+	From    time.Time // when it begins
 	Kind    account.Kind
 	Entries int64
 	Count   int64 // codes
@@ -75,9 +90,9 @@ type Presence struct {
 type Store interface {
 	// Summary is how things stand at now, from one state of the database.
 	Summary(ctx context.Context, now time.Time) (Summary, error)
-	// Activity lists what has been added up of the quarters that begin in a time,
-	// oldest first.
-	Activity(ctx context.Context, from, to time.Time) ([]Activity, error)
+	// Activity lists what has been added up of the quarters that begin between each of
+	// the times and the next, oldest first, by kind. There are two times or more.
+	Activity(ctx context.Context, times []time.Time) ([]Activity, error)
 	// FoldActivity adds up a bounded number of entries more, each once, and reports
 	// whether there may be others left.
 	FoldActivity(ctx context.Context) (more bool, err error)
@@ -86,9 +101,8 @@ type Store interface {
 	// NotePresence notes at a time, once, how many machines are online at now, and
 	// drops what was noted before another time.
 	NotePresence(ctx context.Context, at, now, before time.Time) error
-	// WorthCounted is when what codes are worth was last added up, and whether
-	// nothing speaks against it.
-	WorthCounted(ctx context.Context) (at time.Time, sound bool, err error)
+	// WorthCounted is how far what codes are worth can be relied upon.
+	WorthCounted(ctx context.Context) (Counted, error)
 	// CountWorth adds up what all codes are worth and corrects what is recorded by
 	// what it was wrong by; what is issued and redeemed meanwhile is in it. It reads
 	// all codes, and goes on until ctx ends.
@@ -112,15 +126,18 @@ func (s *Service) Summary(ctx context.Context, by account.Actor) (Summary, error
 	return s.store.Summary(ctx, s.now())
 }
 
-// Activity lists what the ledger adds up to in the quarters of an hour that begin
-// from one time on and before another, oldest first, for an admin: not the last
-// few seconds. It refuses with refusal.InvalidRequest if that is longer than
-// ActivityMax.
-func (s *Service) Activity(ctx context.Context, by account.Actor, from, to time.Time) ([]Activity, error) {
-	if err := check(by, from, to); err != nil {
+// Activity lists what the ledger adds up to between each of the times, which are in
+// order, and the next, oldest first and by kind, for an admin: a quarter of an hour
+// belongs to where it begins, and the last few seconds are not there yet. It refuses
+// with refusal.InvalidRequest if that is longer than ActivityMax.
+func (s *Service) Activity(ctx context.Context, by account.Actor, times ...time.Time) ([]Activity, error) {
+	if len(times) < 2 {
+		return nil, by.MustBe(account.RoleAdmin)
+	}
+	if err := check(by, times[0], times[len(times)-1]); err != nil {
 		return nil, err
 	}
-	return s.store.Activity(ctx, from, to)
+	return s.store.Activity(ctx, times)
 }
 
 // Presence lists how many machines were online from one time on and before
@@ -167,19 +184,24 @@ func (s *Service) NotePresence(ctx context.Context) error {
 	return s.store.NotePresence(ctx, at, now, at.Add(-PresenceFor))
 }
 
-// Recount adds up what codes are worth if it is time to: the first time, once a
-// day, and soon after something has come up that speaks against what is recorded.
+// Recount adds up what codes are worth if it is time to: the first time, once an
+// hour for a day after it was wrong, then once a day, and soon after something has
+// come up that speaks against what is recorded. A program of an older version that
+// works beside this one may have it wrong without anything that speaks against it.
 func (s *Service) Recount(ctx context.Context) error {
-	at, sound, err := s.store.WorthCounted(ctx)
+	c, err := s.store.WorthCounted(ctx)
 	if err != nil {
 		return err
 	}
 	now := s.now()
-	rest := recountRest
-	if sound {
-		rest = recountAfter
+	rest := recountAfter
+	switch {
+	case !c.Sound:
+		rest = min(recountRest<<min(c.Vain, 6), recountDoubted)
+	case now.Sub(c.Wrong) < recountAfter:
+		rest = recountDoubted
 	}
-	if since := now.Sub(at); since >= 0 && since < rest {
+	if since := now.Sub(c.At); since >= 0 && since < rest {
 		return nil
 	}
 	return s.store.CountWorth(ctx, now)

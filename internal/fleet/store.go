@@ -60,6 +60,8 @@ type Store interface {
 	// DeleteProduct removes a product and withdraws its live pickup codes.
 	DeleteProduct(ctx context.Context, no string, id int64, by account.Actor, at time.Time) error
 
+	// Forgive is that of account.Store.
+	Forgive(ctx context.Context, f account.Forgiving) (account.User, error)
 	// Login finds a machine and the hash of its MQTT password.
 	Login(ctx context.Context, no string) (Machine, account.Hash, error)
 	// Speaker finds the machine with that number, and its merchant.

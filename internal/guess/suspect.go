@@ -48,6 +48,20 @@ func SuspectOf(subject string) Suspect {
 	return s
 }
 
+// ParseSuspect reads the Subject of a Suspect, and reports whether it is one: what
+// Account, Address or Machine made, and Limited may list.
+func ParseSuspect(subject string) (Suspect, bool) {
+	s := SuspectOf(subject)
+	made := Address(s.Address)
+	switch {
+	case s.AccountID > 0:
+		made = Account(s.AccountID)
+	case s.MachineNo != "":
+		made = Machine(s.MachineNo, s.Address)
+	}
+	return s, label(subject) != "" && subject == made
+}
+
 // label is what may be kept of a subject in clear: not a name, which may be a
 // password in the wrong field.
 func label(subject string) string {

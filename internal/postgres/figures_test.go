@@ -103,6 +103,82 @@ func TestWorthBesideOlderProgram(t *testing.T) {
 	}
 }
 
+// TestWorthDroppedByOlderProgram has an older program fold what a newer one wrote,
+// as many codes as before: nothing speaks against the worths, so they are counted
+// every hour, until a day has passed in which they were right.
+func TestWorthDroppedByOlderProgram(t *testing.T) {
+	f := newFixture(t)
+	f.issue(10, 7)
+	raw := f.raw()
+	f.folded(raw)
+	f.check(f.overview().Recount(f.ctx))
+	want := int64(70)
+	wantWorth := func(what string, want int64) {
+		t.Helper()
+		f.check(f.overview().Recount(f.ctx))
+		if _, worth := f.summary(); worth != fmt.Sprint(want, 0, 0) {
+			t.Errorf("%s: worth %s, want %d", what, worth, want)
+		}
+	}
+	for range 2 {
+		f.clock.Add(22 * time.Hour)
+		f.check(f.overview().Recount(f.ctx))
+		f.exec(raw, `UPDATE redemptions SET quota = quota + 5 WHERE id = 1`)
+		f.clock.Add(time.Hour - time.Millisecond)
+		wantWorth("before an hour has passed", want)
+		want += 5
+		f.clock.Add(time.Millisecond)
+		wantWorth("after an hour", want)
+	}
+	f.clock.Add(24 * time.Hour)
+	wantWorth("a day later", want)
+	f.exec(raw, `UPDATE redemptions SET quota = quota + 5 WHERE id = 1`)
+	f.clock.Add(24*time.Hour - time.Millisecond)
+	wantWorth("no more than once a day", want)
+	f.clock.Add(time.Millisecond)
+	wantWorth("after another day", want+5)
+}
+
+// TestRecountsRest has an older program redeem all the time: what codes are worth is
+// counted more and more seldom, and as soon as ever once that has ended.
+func TestRecountsRest(t *testing.T) {
+	f := newFixture(t)
+	f.issue(10, 7)
+	raw := f.raw()
+	f.folded(raw)
+	const untold = `INSERT INTO redemption_changes (first, last, name_id, state, expires, n)
+		SELECT ARRAY[id, id], ARRAY[id, id], ARRAY[name_id, name_id], ARRAY[1, 1], ARRAY[0, 0], ARRAY[-1, 1]
+		FROM redemptions WHERE id = 1`
+	counted := func() time.Time {
+		t.Helper()
+		f.check(f.overview().Recount(f.ctx))
+		c, err := f.db.WorthCounted(f.ctx)
+		f.check(err)
+		return c.At
+	}
+	last := counted()
+	for i, rest := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+		f.exec(raw, untold)
+		rest *= time.Minute
+		f.clock.Set(last.Add(rest - time.Millisecond))
+		if at := counted(); !at.Equal(last) {
+			t.Fatalf("recount %d: after %v already", i, at.Sub(last))
+		}
+		f.clock.Add(time.Millisecond)
+		if at := counted(); at.Sub(last) != rest {
+			t.Fatalf("recount %d: not after %v", i, rest)
+		}
+		last = f.clock.Now()
+	}
+	f.clock.Add(time.Hour)
+	last = counted() // and nothing has spoken against it
+	f.exec(raw, untold)
+	f.clock.Add(time.Minute)
+	if at := counted(); at.Sub(last) != time.Minute {
+		t.Errorf("once it had ended: after %v", at.Sub(last))
+	}
+}
+
 // TestRecountBesideUnfolded counts while changes wait to be folded that an older
 // program wrote: it need not be done again when they are.
 func TestRecountBesideUnfolded(t *testing.T) {

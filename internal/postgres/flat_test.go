@@ -188,7 +188,7 @@ func operations() []operation {
 		}
 	}
 	ledger := func(f *filled) {
-		for _, of := range []account.LedgerFilter{{Limit: 20}, {UserID: f.user.ID, Limit: 20}, {CodeID: f.id, Limit: 20}} {
+		for _, of := range []account.LedgerFilter{{Limit: 20}, {UserID: f.user.ID, Limit: 20}, {CodeID: f.id, Limit: 20}, {UserID: f.root.ID, To: f.from.Add(-time.Hour), Limit: 20}} {
 			_, err := f.accounts.Ledger(f.ctx, f.root, of)
 			f.check(err)
 		}

@@ -16,6 +16,9 @@ const (
 	JobsMax     = 16     // under way at the same time
 	// jobSilence is how long after its last step a job is taken over.
 	jobSilence = 10 * time.Second
+	// jobForgotten is how long after its last step a job that makes codes goes on no
+	// more: nobody expects them any longer.
+	jobForgotten = 24 * time.Hour
 )
 
 // JobKind is what a job does.
@@ -35,7 +38,9 @@ const (
 	JobUnderWay JobState = 1
 	JobDone     JobState = 2
 	JobStopped  JobState = 3 // by a person; what was done stays
-	JobFailed   JobState = 4 // whoever started it may not do that any more
+	// JobFailed is that of one whose starter may not do that any more, and of one
+	// whose codes would have expired, or that has stood still for more than a day.
+	JobFailed JobState = 4
 )
 
 // Job is work on many codes that goes on by itself, in steps, on whichever server
@@ -71,7 +76,7 @@ type Step struct {
 // StartIssue begins to make up to JobCountMax codes, for an admin: the first
 // CountMax of them are there when it returns, the others follow by themselves. It
 // refuses as Issue does, and with RedemptionJobTooLarge and TooBusy.
-func (s *Service) StartIssue(ctx context.Context, by account.Actor, r IssueRequest) (j Job, err error) {
+func (s *Service) StartIssue(ctx context.Context, by account.Actor, r IssueRequest) (started Job, err error) {
 	if err := by.MustBe(account.RoleAdmin); err != nil {
 		return Job{}, err
 	}
@@ -84,12 +89,13 @@ func (s *Service) StartIssue(ctx context.Context, by account.Actor, r IssueReque
 	if err != nil {
 		return Job{}, err
 	}
-	j = Job{Kind: JobIssue, By: by, Name: name, Quota: r.Quota, Expires: r.Expires, Total: count, Started: now, Updated: now}
+	j := Job{Kind: JobIssue, By: by, Name: name, Quota: r.Quota, Expires: r.Expires, Total: count, Started: now, Updated: now}
 	err = s.withBatch(ctx, &j, now, func(b Batch) (err error) {
-		j, err = s.store.StartIssue(ctx, j, b)
+		b.Once = r.Once
+		started, err = s.store.StartIssue(ctx, j, b)
 		return err
 	})
-	return j, err
+	return started, err
 }
 
 // withBatch calls do with the job's next codes.
@@ -222,6 +228,10 @@ func (s *Service) mayTake(j *Job) bool {
 func (s *Service) step(ctx context.Context, j *Job) error {
 	st := Step{Job: *j, Holder: s.holder, At: s.now()}
 	var err error
+	if j.Kind == JobIssue && (past(j.Expires, st.At) || st.At.Sub(j.Updated) > jobForgotten) {
+		_, err = s.store.EndJob(ctx, j.ID, JobFailed, st.At)
+		return err
+	}
 	switch j.Kind {
 	case JobIssue:
 		err = s.withBatch(ctx, j, st.At, func(b Batch) error {

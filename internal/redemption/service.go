@@ -43,7 +43,7 @@ type IssueRequest struct {
 	Count   int64
 	Quota   int64
 	Expires time.Time     // zero: never
-	Once    *account.Once // its Answer is given the keys, a []string
+	Once    *account.Once // its Answer is given the keys, a []string; by StartIssue the Job
 }
 
 // Issue makes a batch of codes and returns their keys, for an admin. All are

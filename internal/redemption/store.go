@@ -45,6 +45,9 @@ type Store interface {
 	// with RedemptionNotFound if none is.
 	Reveal(ctx context.Context, r Revelation) ([]Stored, error)
 
+	// Forgive is that of account.Store.
+	Forgive(ctx context.Context, f account.Forgiving) (account.User, error)
+
 	// ListUsed finds a page of the codes that the account has redeemed and that pass
 	// the query, by the ledger's entries behind before, the last one first. The
 	// query's Offset is not looked at.
@@ -104,7 +107,9 @@ type Batch struct {
 	Created time.Time
 	Expires time.Time // zero: never
 	Keys    []NewKey
-	Once    *account.Once // its Answer is given nil: what to answer is known before
+	// Once is of Issue and StartIssue. By Issue its Answer is given nil: what to
+	// answer is known before; by StartIssue the Job.
+	Once *account.Once
 }
 
 // NewKey is the key of a code to be issued.

@@ -185,6 +185,10 @@ func TestFlat(t *testing.T) {
 				_, err := f.codes.CountInvalid(f.ctx, f.root)
 				return err
 			},
+			"what an account did in a time": func(f *fixture) error {
+				_, err := f.accounts.Ledger(f.ctx, f.root, account.LedgerFilter{UserID: f.root.ID, To: start.Add(-time.Hour), Limit: 20})
+				return err
+			},
 		} {
 			few, many := small.in(t).reads(do), large.in(t).reads(do)
 			if t.Logf("%s: %d and %d pages", what, few, many); many > 2*few+20 {
@@ -555,7 +559,7 @@ func (f *fixture) people(user account.Actor) {
 	f.check(err)
 	_, err = f.accounts.Authenticate(ctx, account.Credentials{Token: token, UserID: user.ID})
 	f.check(err)
-	f.check(f.db.StartSession(ctx, user.ID, account.HashToken("session"), f.clock.Now().Add(time.Minute)))
+	f.check(f.db.StartSession(ctx, account.NewSession{UserID: user.ID, Session: account.HashToken("session"), Ends: f.clock.Now().Add(time.Minute)}))
 	_, err = f.accounts.Authenticate(ctx, account.Credentials{Session: "session", UserID: user.ID})
 	f.check(err)
 	f.check(f.accounts.SetStatus(ctx, f.root, user.ID, account.StatusDisabled))
@@ -568,7 +572,7 @@ func (f *fixture) people(user account.Actor) {
 	_, err = f.accounts.Recall(ctx, account.Hash{})
 	f.check(err)
 	f.clock.Add(48 * time.Hour)
-	f.check(f.db.StartSession(ctx, user.ID, account.HashToken("old"), f.clock.Now()))
+	f.check(f.db.StartSession(ctx, account.NewSession{UserID: user.ID, Session: account.HashToken("old"), Ends: f.clock.Now()}))
 	f.check(f.accounts.Forget(ctx))
 	f.check(f.db.Ping(ctx))
 }

@@ -199,12 +199,17 @@ func (d *Store) ChangeUser(ctx context.Context, e account.UserEdit) (u account.U
 				return err
 			}
 		}
-		if u.Status != account.StatusEnabled {
+		if u.Status != account.StatusEnabled || u.Role > old.Role {
 			if err := t.signOut(ctx, u.ID); err != nil {
 				return err
 			}
 			if _, err := t.change(ctx, `DELETE FROM links WHERE user_id = ?`, u.ID); err != nil {
 				return err
+			}
+		}
+		if u.Role > old.Role {
+			if _, err := t.change(ctx, `UPDATE users SET token_hash = NULL WHERE id = ?`, u.ID); err != nil {
+				return fmt.Errorf("ending a token: %w", err)
 			}
 		}
 		if _, err := t.change(ctx, `UPDATE users SET display_name = ?, role = ?, status = ? WHERE id = ?`,
@@ -242,14 +247,27 @@ func (t *Tx) otherRoot(ctx context.Context, id int64) error {
 }
 
 // StartSession implements account.Store.
-func (d *Store) StartSession(ctx context.Context, id int64, session account.Hash, ends time.Time) error {
+func (d *Store) StartSession(ctx context.Context, n account.NewSession) error {
+	checked, hash, wrong := `password_hash`, any(n.Password), refusal.AccountWrongPassword
+	if n.Token != (account.Hash{}) {
+		checked, hash, wrong = `token_hash`, n.Token[:], refusal.AccountWrongToken
+	}
 	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
-		if err := t.signIn(ctx, id, session, ends); err != nil {
+		u, err := scanUser(t.Row(ctx, selectUser+`WHERE u.id = ? AND u.`+checked+` = ? FOR UPDATE`, n.UserID, hash))
+		switch {
+		case refusal.CodeOf(err) == refusal.AccountNotFound: // it was right when it was looked at
+			return refusal.New(wrong)
+		case err != nil:
+			return err
+		case u.Status != account.StatusEnabled:
+			return refusal.New(refusal.AccountDisabled)
+		}
+		if err := t.signIn(ctx, n.UserID, n.Session, n.Ends); err != nil {
 			return err
 		}
-		_, err := t.change(ctx, `DELETE FROM sessions WHERE user_id = ?1 AND hash <> ?2 AND hash NOT IN
+		_, err = t.change(ctx, `DELETE FROM sessions WHERE user_id = ?1 AND hash <> ?2 AND hash NOT IN
 			(SELECT hash FROM sessions WHERE user_id = ?1 AND hash <> ?2 ORDER BY ends DESC`+Limit(account.SessionsMax-1)+`)`,
-			id, session[:])
+			n.UserID, n.Session[:])
 		return err
 	})
 }
@@ -387,7 +405,7 @@ func (d *Store) AddQuota(ctx context.Context, g account.Grant) (u account.User, 
 		if u, err = t.lockUser(ctx, g.ID); err != nil {
 			return err
 		}
-		if u.Quota, err = g.Balance(u.Quota); err != nil {
+		if u.Quota, err = g.Balance(u); err != nil {
 			return err
 		}
 		if _, err := t.change(ctx, `UPDATE users SET quota = ? WHERE id = ?`, u.Quota, u.ID); err != nil {
@@ -395,6 +413,23 @@ func (d *Store) AddQuota(ctx context.Context, g account.Grant) (u account.User, 
 		}
 		t.Append(account.Entry{Kind: account.KindQuota, AccountID: u.ID, Amount: g.Amount, Detail: g.Detail}, g.By, g.At)
 		return t.remember(ctx, g.Once, u)
+	})
+	return u, err
+}
+
+// Forgive implements account.Store.
+func (d *Store) Forgive(ctx context.Context, f account.Forgiving) (u account.User, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		if id := f.Suspect.AccountID; id != 0 {
+			if u, err = t.lockUser(ctx, id); err != nil {
+				return err
+			}
+			if err := f.By.MustBeOver(u); err != nil {
+				return err
+			}
+		}
+		t.Append(f.Entry(), f.By, f.At)
+		return nil
 	})
 	return u, err
 }

@@ -26,8 +26,7 @@ type Table struct {
 }
 
 // Tables are all that a copy carries. Beside them are the epoch and the salt of
-// the data keys, what is added up anew, what is under way or over, as jobs are,
-// and what means nothing to other servers than those that wrote it: failed guesses,
+// the data keys, what is added up anew, jobs, which are over, and what means nothing to other servers than those that wrote it: failed guesses,
 // leases and duties.
 func Tables() []Table {
 	t := func(name string, key int, counted bool, columns string) Table {
@@ -89,6 +88,9 @@ var (
 	ErrWritten = errors.New("it was written to meanwhile: stop every server of it, and whatever else writes to it, then copy again")
 	// ErrRotating says that a database is not in a state to be copied.
 	ErrRotating = errors.New("a rotation of its data keys is under way: end it with scrip secret rotate, then copy again")
+	// ErrJob says that codes are being made or removed, which a copy does not carry.
+	ErrJob = errors.New("codes are still being made or removed, and a copy would not go on with that: start a server of it, wait for the end " +
+		"or stop it in the console, under Codes, then stop the server and copy again")
 	// ErrNothing says that a database has no accounts.
 	ErrNothing = errors.New("there is nothing in it")
 	// ErrNotEmpty says that a database is not fit to be copied to.
@@ -164,6 +166,13 @@ func (x *copier) count(ctx context.Context) (err error) {
 	}
 	if rotating {
 		return ErrRotating
+	}
+	var underWay bool
+	if err := x.from.Row(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 1)`).Scan(&underWay); err != nil {
+		return err
+	}
+	if underWay {
+		return ErrJob
 	}
 	for _, t := range Tables() {
 		var n int64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -125,31 +126,36 @@ func (d *Store) Summary(ctx context.Context, now time.Time) (sum figures.Summary
 	return sum, nil
 }
 
-// worthCounted is the setting that says when what codes are worth was last added
-// up; 0 if never.
-const worthCounted = `SELECT coalesce((SELECT value FROM settings WHERE name = 'worth_counted'), 0)`
+// worthCounted is the settings that say when what codes are worth was last added
+// up, when that was last wrong, how often in a row something spoke against it, and
+// how often it was added up in all; 0 if never.
+const worthCounted = `SELECT coalesce((SELECT value FROM settings WHERE name = 'worth_counted'), 0),
+	coalesce((SELECT value FROM settings WHERE name = 'worth_wrong'), 0),
+	coalesce((SELECT value FROM settings WHERE name = 'worth_vain'), 0),
+	coalesce((SELECT value FROM settings WHERE name = 'worth_counts'), 0)`
 
 // WorthCounted implements figures.Store.
-func (d *Store) WorthCounted(ctx context.Context) (at time.Time, sound bool, err error) {
+func (d *Store) WorthCounted(ctx context.Context) (c figures.Counted, err error) {
 	err = d.engine.Snapshot(ctx, func(s Conn) error {
 		ctx := context.WithoutCancel(ctx)
-		var counted int64
-		if err := s.Row(ctx, worthCounted).Scan(&counted); err != nil {
+		var at, wrong, counts int64
+		if err := s.Row(ctx, worthCounted).Scan(&at, &wrong, &c.Vain, &counts); err != nil {
 			return err
 		}
 		st, err := d.standing(ctx, s, 0)
-		at, sound = fromMillis(counted), st.sound()
+		c.At, c.Wrong, c.Sound = fromMillis(at), fromMillis(wrong), st.sound()
 		return err
 	})
-	return at, sound, err
+	return c, err
 }
 
 // CountWorth implements figures.Store.
 func (d *Store) CountWorth(ctx context.Context, now time.Time) error {
-	var before int64
+	var at, wrong, vain, counts int64
 	var drift Worth
+	var sound bool
 	err := d.engine.Long(ctx, func(s Conn) error {
-		if err := s.Row(ctx, worthCounted).Scan(&before); err != nil {
+		if err := s.Row(ctx, worthCounted).Scan(&at, &wrong, &vain, &counts); err != nil {
 			return err
 		}
 		recorded, err := d.standing(ctx, s, 0)
@@ -159,6 +165,7 @@ func (d *Store) CountWorth(ctx context.Context, now time.Time) error {
 		if drift, err = countAll(ctx, s); err != nil {
 			return err
 		}
+		sound = recorded.sound()
 		for state, sum := range recorded.Worth {
 			drift[state].add(Sum{-sum.Codes, -sum.Billions, -sum.Units})
 		}
@@ -167,15 +174,22 @@ func (d *Store) CountWorth(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("counting what codes are worth: %w", err)
 	}
-	at := now.UnixMilli()
-	if at == before {
-		at++
+	at = now.UnixMilli()
+	if vain++; sound {
+		vain = 0
+	}
+	if counts == 0 || !sound || drift != (Worth{}) {
+		wrong = at
 	}
 	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		// If somebody else has counted meanwhile, what was wrong has been put right.
-		n, err := t.change(ctx, `INSERT INTO settings (name, value) VALUES ('worth_counted', ?)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE settings.value = ?`, at, before)
+		n, err := t.change(ctx, `INSERT INTO settings (name, value) VALUES ('worth_counts', ?)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE settings.value = ?`, counts+1, counts)
 		if err != nil || n == 0 {
+			return err
+		}
+		if _, err := t.change(ctx, `INSERT INTO settings (name, value) VALUES ('worth_counted', ?), ('worth_wrong', ?), ('worth_vain', ?)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, at, wrong, vain); err != nil {
 			return err
 		}
 		return t.WriteWorth(ctx, drift)
@@ -290,21 +304,31 @@ func (d *Store) foldLane(ctx context.Context, from behind) (more bool, err error
 	})
 }
 
-// Activity implements figures.Store.
-func (d *Store) Activity(ctx context.Context, from, to time.Time) (list []figures.Activity, err error) {
+// Activity implements figures.Store. It is added up where it lies: a month of
+// quarters is many rows to read.
+func (d *Store) Activity(ctx context.Context, times []time.Time) (list []figures.Activity, err error) {
 	quarter := figures.Quarter.Milliseconds()
 	// The first that begins at that time or later.
 	first := func(t time.Time) int64 { return (t.Add(figures.Quarter).UnixMilli() - 1) / quarter }
+	slots := `(CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))` + strings.Repeat(`, (?, ?, ?)`, len(times)-2)
+	var args []any
+	for i, t := range times[1:] {
+		args = append(args, i, first(times[i]), first(t))
+	}
 	err = d.engine.Read(ctx, func(s Conn) error {
+		list = nil
 		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
 			var a figures.Activity
-			var number64, billions, units int64
-			err := row.Scan(&number64, (*string)(&a.Kind), &a.Entries, &a.Count, &billions, &units)
-			a.Quarter, a.Amount = time.UnixMilli(number64*quarter), number(billions, units)
+			var slot, billions, units int64
+			err := row.Scan(&slot, (*string)(&a.Kind), &a.Entries, &a.Count, &billions, &units)
+			a.From, a.Amount = times[slot], number(billions, units)
 			list = append(list, a)
 			return err
-		}, `SELECT quarter, kind, entries, count, billions, units FROM activity WHERE quarter >= ? AND quarter < ?
-			ORDER BY quarter, kind`, first(from), first(to))
+		}, `WITH slots (slot, first, behind) AS (VALUES `+slots+`)
+			SELECT slot, kind, CAST(sum(entries) AS BIGINT), CAST(sum(count) AS BIGINT),
+				CAST(sum(billions) AS BIGINT), CAST(sum(units) AS BIGINT)
+			FROM slots CROSS JOIN activity WHERE quarter >= first AND quarter < behind
+			GROUP BY slot, kind ORDER BY slot, kind`, args...)
 	})
 	return list, err
 }

@@ -84,6 +84,9 @@ func (d *Store) StartIssue(ctx context.Context, j redemption.Job, b redemption.B
 		if err := t.fresh(b.Epoch); err != nil {
 			return err
 		}
+		if err := t.replayed(ctx, b.Once); err != nil {
+			return err
+		}
 		first, err := t.issue(ctx, &b)
 		if err != nil {
 			return err
@@ -97,8 +100,10 @@ func (d *Store) StartIssue(ctx context.Context, j redemption.Job, b redemption.B
 				return cmp.Or(err, tooManyJobs())
 			}
 		}
-		started.ID, err = t.insertJob(ctx, &started)
-		return err
+		if started.ID, err = t.insertJob(ctx, &started); err != nil {
+			return err
+		}
+		return t.remember(ctx, b.Once, started)
 	})
 	if err != nil {
 		return redemption.Job{}, err

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -23,10 +24,13 @@ func accessTests() map[string]func(*world) {
 		"LinkOnce":      testAccessLinkOnce,
 		"LinkGuesses":   testAccessLinkGuesses,
 		"LinkForgotten": testAccessLinkForgotten,
+		"LateSignIn":    testAccessLateSignIn,
+		"Places":        testAccessPlaces,
 		"Password":      testAccessPassword,
 		"PasswordOnce":  testAccessPasswordOnce,
 		"Who":           testAccessWho,
 		"Role":          testAccessRole,
+		"Promotion":     testAccessPromotion,
 		"LastRootRole":  testAccessLastRootRole,
 		"DisplayName":   testAccessDisplayName,
 		"Quota":         testAccessQuota,
@@ -35,6 +39,7 @@ func accessTests() map[string]func(*world) {
 		"History":       testAccessHistory,
 		"Reveal":        testAccessReveal,
 		"Guessing":      testAccessGuessing,
+		"Forgive":       testAccessForgive,
 	}
 }
 
@@ -124,7 +129,7 @@ func testAccessSignOut(w *world) {
 	ann, ben := w.user("ann", 0), w.user("ben", 0)
 	begin := func(u account.Actor) string {
 		session := account.NewToken()
-		w.check(w.engine.StartSession(w.ctx, u.ID, account.HashToken(session), w.clock.Now().Add(account.SessionFor)))
+		w.begin(u.ID, session, w.clock.Now().Add(account.SessionFor))
 		return session
 	}
 	one, two, other := begin(ann), begin(ann), begin(ben)
@@ -164,14 +169,14 @@ func testAccessLink(w *world) {
 		w.Errorf("the link %q lasts until %v", link, ends)
 	}
 	for _, wrong := range []string{"", link + "0", link[1:], rootToken, session} {
-		_, err := w.accounts.Link(w.ctx, wrong, addressA)
+		_, err := w.accounts.Link(w.ctx, wrong)
 		w.refused(err, refusal.AccountLink)
 		_, _, err = w.accounts.SetPasswordByLink(w.ctx, wrong, "correct horse", addressA)
 		w.refused(err, refusal.AccountLink)
 	}
 	whose := func(link string, want int64) {
 		w.Helper()
-		u, err := w.accounts.Link(w.ctx, link, addressA)
+		u, err := w.accounts.Link(w.ctx, link)
 		w.check(err)
 		if u.ID != want {
 			w.Errorf("the link is of %+v", u)
@@ -186,7 +191,7 @@ func testAccessLink(w *world) {
 	whose(link, ann.ID)
 
 	old := account.NewToken()
-	w.check(w.engine.StartSession(w.ctx, ann.ID, account.HashToken(old), w.clock.Now().Add(time.Hour)))
+	w.begin(ann.ID, old, w.clock.Now().Add(time.Hour))
 	const eight = "八个字符的密码！" // 24 bytes
 	u, mine, err := w.accounts.SetPasswordByLink(w.ctx, link, eight, addressB)
 	w.check(err)
@@ -196,7 +201,7 @@ func testAccessLink(w *world) {
 	}
 	_, _, err = w.accounts.Login(w.ctx, "ann", eight, addressA)
 	w.check(err)
-	_, err = w.accounts.Link(w.ctx, link, addressA)
+	_, err = w.accounts.Link(w.ctx, link)
 	w.refused(err, refusal.AccountLink)
 	_, _, err = w.accounts.SetPasswordByLink(w.ctx, link, eight, addressA)
 	w.refused(err, refusal.AccountLink)
@@ -206,7 +211,7 @@ func testAccessLink(w *world) {
 	w.check(err)
 	second, _, err := w.accounts.NewLink(w.ctx, account.Operator(), ann.ID)
 	w.check(err)
-	_, err = w.accounts.Link(w.ctx, first, addressA)
+	_, err = w.accounts.Link(w.ctx, first)
 	w.refused(err, refusal.AccountLink)
 	whose(second, ann.ID)
 	w.clock.Add(account.LinkFor - time.Millisecond)
@@ -222,7 +227,7 @@ func testAccessLink(w *world) {
 	_, _, err = w.accounts.NewLink(w.ctx, w.root, ann.ID)
 	w.refused(err, refusal.AccountDisabled)
 	w.check(w.accounts.SetStatus(w.ctx, w.root, ann.ID, account.StatusEnabled))
-	_, err = w.accounts.Link(w.ctx, third, addressA)
+	_, err = w.accounts.Link(w.ctx, third)
 	w.refused(err, refusal.AccountLink)
 	w.audit()
 }
@@ -293,18 +298,136 @@ func testAccessLinkGuesses(w *world) {
 	accounts := account.NewService(w.engine, guess.New(3, guessWindow, w.clock.Now), w.clock.Now)
 	link, _, err := accounts.NewLink(w.ctx, w.root, ann.ID)
 	w.check(err)
-	_, err = accounts.Link(w.ctx, "wrong", addressA)
-	w.refused(err, refusal.AccountLink)
-	for range 2 {
+	for range 20 {
+		_, err = accounts.Link(w.ctx, "wrong")
+		w.refused(err, refusal.AccountLink)
 		_, _, err = accounts.SetPasswordByLink(w.ctx, "wrong", "correct horse", addressA)
 		w.refused(err, refusal.AccountLink)
 	}
-	_, err = accounts.Link(w.ctx, link, addressA)
+	token, err := accounts.RenewToken(w.ctx, ann, ann.ID)
+	w.check(err)
+	_, _, err = accounts.LoginToken(w.ctx, token, addressA)
+	w.check(err)
+	// Nor is one who has guessed too often kept from the link that they were given.
+	for range 3 {
+		_, _, err = accounts.Login(w.ctx, "ann", "wrong", addressA)
+		w.refused(err, refusal.AccountWrongPassword)
+	}
+	_, _, err = accounts.LoginToken(w.ctx, token, addressA)
 	w.tooMany(err, guessWindow)
 	_, _, err = accounts.SetPasswordByLink(w.ctx, link, "correct horse", addressA)
-	w.tooMany(err, guessWindow)
-	_, _, err = accounts.SetPasswordByLink(w.ctx, link, "correct horse", addressB)
 	w.check(err)
+}
+
+// begin begins a session of a user by the password that there is, if any.
+func (w *world) begin(id int64, session string, ends time.Time) {
+	w.Helper()
+	_, hash, err := w.engine.UserAndPassword(w.ctx, id)
+	w.check(err)
+	w.check(w.engine.StartSession(w.ctx, account.NewSession{
+		UserID: id, Password: hash, Session: account.HashToken(session), Ends: ends,
+	}))
+}
+
+// meanwhile is a database in which something happens after a user was looked up.
+type meanwhile struct {
+	Engine
+	then func()
+}
+
+func (m *meanwhile) UserByName(ctx context.Context, name string) (account.User, string, error) {
+	u, hash, err := m.Engine.UserByName(ctx, name)
+	m.then()
+	return u, hash, err
+}
+
+func (m *meanwhile) UserByToken(ctx context.Context, token account.Hash) (account.User, error) {
+	u, err := m.Engine.UserByToken(ctx, token)
+	m.then()
+	return u, err
+}
+
+// What was right when it was looked at, and is so no longer, begins no session.
+func testAccessLateSignIn(w *world) {
+	ann := w.user("ann", 0)
+	password := func() {
+		link, _, err := w.accounts.NewLink(w.ctx, w.root, ann.ID)
+		w.check(err)
+		_, _, err = w.accounts.SetPasswordByLink(w.ctx, link, "correct horse", addressB)
+		w.check(err)
+	}
+	password()
+	token := func() string {
+		token, err := w.accounts.RenewToken(w.ctx, w.root, ann.ID)
+		w.check(err)
+		return token
+	}
+	status := func(s account.Status) { w.check(w.accounts.SetStatus(w.ctx, w.root, ann.ID, s)) }
+	for name, c := range map[string]struct {
+		then            func()
+		login, token refusal.Code
+	}{
+		"nothing": {func() {}, "", ""},
+		// The same password: its hash is another.
+		"a new password": {password, refusal.AccountWrongPassword, ""},
+		"a new token":    {func() { token() }, "", refusal.AccountWrongToken},
+		"disabled":       {func() { status(account.StatusDisabled) }, refusal.AccountDisabled, refusal.AccountDisabled},
+	} {
+		accounts := account.NewService(&meanwhile{w.engine, c.then}, nil, w.clock.Now)
+		see := func(session string, err error, want refusal.Code) {
+			w.Helper()
+			status(account.StatusEnabled)
+			if want != "" {
+				w.refused(err, want)
+			} else if w.check(err); !w.signedIn(session, ann.ID) {
+				w.Errorf("%s: it is no session", name)
+			}
+		}
+		_, session, err := accounts.Login(w.ctx, "ann", "correct horse", addressA)
+		see(session, err, c.login)
+		_, session, err = accounts.LoginToken(w.ctx, token(), addressA)
+		see(session, err, c.token)
+	}
+	w.refused(w.engine.StartSession(w.ctx, account.NewSession{UserID: 99}), refusal.AccountWrongPassword)
+	w.audit()
+}
+
+// While passwords are computed, as many as may be at once, links and tokens are
+// looked at all the same.
+func testAccessPlaces(w *world) {
+	ann := w.user("ann", 0)
+	token, err := w.accounts.RenewToken(w.ctx, ann, ann.ID)
+	w.check(err)
+	link, _, err := w.accounts.NewLink(w.ctx, w.root, ann.ID)
+	w.check(err)
+	const at = 2
+	in, out := make(chan struct{}, at), make(chan struct{})
+	var first atomic.Int64
+	accounts := account.NewService(&meanwhile{w.engine, func() {
+		if first.Add(1) <= at {
+			in <- struct{}{}
+			<-out
+		}
+	}}, nil, w.clock.Now)
+	var wg sync.WaitGroup
+	for range at {
+		wg.Go(func() {
+			_, _, err := accounts.Login(w.ctx, "ann", "wrong", addressA)
+			w.allow(err, refusal.AccountWrongPassword)
+		})
+	}
+	defer wg.Wait()
+	defer close(out)
+	for range at {
+		<-in
+	}
+	ctx := w.eventually()
+	_, _, err = accounts.LoginToken(ctx, token, addressA)
+	w.check(err)
+	_, err = accounts.Link(ctx, link)
+	w.check(err)
+	_, err = accounts.Link(ctx, "wrong")
+	w.refused(err, refusal.AccountLink)
 }
 
 func testAccessLinkForgotten(w *world) {
@@ -320,7 +443,7 @@ func testAccessLinkForgotten(w *world) {
 	w.check(w.accounts.Forget(w.ctx))
 	w.clock.Set(start) // those forgotten are gone even if the clock comes back
 	for i, link := range links {
-		_, err := w.accounts.Link(w.ctx, link, addressA)
+		_, err := w.accounts.Link(w.ctx, link)
 		if there := err == nil; there != (i > 2) {
 			w.Errorf("link %d is there: %v", i, there)
 		}
@@ -352,7 +475,7 @@ func testAccessPassword(w *world) {
 	if w.signedIn(first, ann.ID) || !w.signedIn(second, ann.ID) {
 		w.Error("not the sessions of before have ended")
 	}
-	_, err = accounts.Link(w.ctx, link, addressB)
+	_, err = accounts.Link(w.ctx, link)
 	w.refused(err, refusal.AccountLink) // it would set another
 	_, _, err = accounts.Login(w.ctx, "ann", "battery staple", addressB)
 	w.check(err)
@@ -389,6 +512,12 @@ func testAccessWho(w *world) {
 		"admin": w.person("admin", account.RoleAdmin, 0), "admin2": w.person("admin2", account.RoleAdmin, 0),
 		"user": w.user("user", 0), "user2": w.user("user2", 0),
 	}
+	for whom, u := range people {
+		if whom != "cli" { // something to take away
+			_, err := w.accounts.AddQuota(w.ctx, w.root, u.ID, 100, "a test", nil)
+			w.check(err)
+		}
+	}
 	name := "New name"
 	acts := map[string]func(by account.Actor, id int64) error{
 		"link": func(by account.Actor, id int64) error {
@@ -406,6 +535,10 @@ func testAccessWho(w *world) {
 		"name": func(by account.Actor, id int64) error { return w.accounts.SetDisplayName(w.ctx, by, id, name) },
 		"quota": func(by account.Actor, id int64) error {
 			_, err := w.accounts.AddQuota(w.ctx, by, id, 1, "a test", nil)
+			return err
+		},
+		"take": func(by account.Actor, id int64) error {
+			_, err := w.accounts.AddQuota(w.ctx, by, id, -1, "a test", nil)
 			return err
 		},
 		"role": func(by account.Actor, id int64) error {
@@ -495,6 +628,47 @@ func testAccessRole(w *world) {
 	set(w.root, user.ID, account.RoleUser, `{"role":[100,1]}`)
 	set(account.Operator(), admin.ID, account.RoleRoot, `{"role":[10,100]}`)
 	set(w.root, 1, account.RoleUser, `{"role":[100,1]}`)
+	w.audit()
+}
+
+// Who was over a user and made a link or a token for them is not in by it once the
+// user has a higher role.
+func testAccessPromotion(w *world) {
+	admin, bob := w.person("admin", account.RoleAdmin, 0), w.user("bob", 0)
+	for _, c := range []struct {
+		by   account.Actor
+		role account.Role
+		ends bool
+	}{
+		{w.root, account.RoleUser, false}, // as it is
+		{w.root, account.RoleAdmin, true},
+		{w.root, account.RoleUser, false}, // lower
+		{account.Operator(), account.RoleRoot, true},
+	} {
+		by := admin
+		if u, err := w.accounts.Get(w.ctx, w.root, bob.ID); err != nil || u.Role >= by.Role {
+			by = w.root
+		}
+		link, _, err := w.accounts.NewLink(w.ctx, by, bob.ID)
+		w.check(err)
+		token, err := w.accounts.RenewToken(w.ctx, by, bob.ID)
+		w.check(err)
+		_, session, err := w.accounts.LoginToken(w.ctx, token, addressA)
+		w.check(err)
+		w.check(w.accounts.SetRole(w.ctx, c.by, bob.ID, c.role))
+		_, linkErr := w.accounts.Link(w.ctx, link)
+		_, tokenErr := w.accounts.AuthenticateToken(w.ctx, token)
+		if c.ends {
+			w.refused(linkErr, refusal.AccountLink)
+			w.refused(tokenErr, refusal.Unauthenticated)
+		} else {
+			w.check(linkErr)
+			w.check(tokenErr)
+		}
+		if w.signedIn(session, bob.ID) == c.ends {
+			w.Errorf("to %d: that the session ended is not %v", c.role, c.ends)
+		}
+	}
 	w.audit()
 }
 
@@ -863,8 +1037,8 @@ func (w *world) guessing(limiter func(name string) *guess.Limiter) {
 	w.refused(login("ann", "wrong", addressA), refusal.AccountWrongPassword)
 	w.refused(login("a password in the wrong field", "wrong", addressA), refusal.AccountWrongPassword)
 	w.refused(login("a password in the wrong field", "wrong", "2001:db8::7"), refusal.AccountWrongPassword)
-	_, err = accounts.Link(w.ctx, "wrong", "2001:db8::8")
-	w.refused(err, refusal.AccountLink)
+	_, _, err = accounts.LoginToken(w.ctx, "wrong", "2001:db8::8")
+	w.refused(err, refusal.AccountWrongToken)
 	until := begun.Add(guessWindow)
 	a := guess.Suspect{Subject: guess.Address(addressA), Address: addressA, Failed: 3, Until: until}
 	six := guess.Suspect{
@@ -888,8 +1062,6 @@ func (w *world) guessing(limiter func(name string) *guess.Limiter) {
 	w.tooMany(login("ben", "wrong", addressA), guessWindow-time.Second)
 	w.check(accounts.Forgive(w.ctx, w.root, a.Subject))
 	w.check(login("ann", "correct horse", addressA))
-	w.check(accounts.Forgive(w.ctx, w.root, "nonsense"))
-
 	for range 4 {
 		_, err := codes.Redeem(w.ctx, ann, account.NewToken(), nil)
 		w.refused(err, refusal.RedemptionUnknown)
@@ -907,4 +1079,63 @@ func (w *world) guessing(limiter func(name string) *guess.Limiter) {
 	w.refused(err, refusal.RedemptionUnknown)
 	w.clock.Add(guessWindow)
 	want(logins)
+}
+
+// Who may forgive whose guesses, and that it is on record.
+func testAccessForgive(w *world) {
+	limiter := func() *guess.Limiter { return guess.New(4, guessWindow, w.clock.Now) }
+	accounts, codes := account.NewService(w.engine, limiter(), w.clock.Now), w.guarded(limiter())
+	admin, ann := w.person("admin", account.RoleAdmin, 0), w.user("ann", 0)
+	for where, forgive := range map[string]func(by account.Actor, subject string) error{
+		"signin":  func(by account.Actor, subject string) error { return accounts.Forgive(w.ctx, by, subject) },
+		"redeem":  func(by account.Actor, subject string) error { return codes.Forgive(w.ctx, by, subject) },
+		"machine": func(by account.Actor, subject string) error { return w.fleet.Forgive(w.ctx, by, subject) },
+	} {
+		in := fmt.Sprintf(`{"where":"%s"`, where)
+		for _, c := range []struct {
+			by      account.Actor
+			subject string
+			account int64
+			detail  string
+		}{
+			{admin, guess.Account(ann.ID), ann.ID, in + "}"},
+			{w.root, guess.Account(1), 1, in + "}"},
+			{account.Operator(), guess.Account(admin.ID), admin.ID, in + "}"},
+			{admin, guess.Address(addressA), 0, in + `,"address":"192.0.2.9"}`},
+			{admin, guess.Address("2001:db8::1"), 0, in + `,"address":"2001:db8::/64"}`},
+			{admin, guess.Machine("16327138", addressA), 0, in + `,"machine_no":"16327138","address":"192.0.2.9"}`},
+		} {
+			w.check(forgive(c.by, c.subject))
+			w.wantAct(account.KindGuessForgive, c.account, c.by, c.detail)
+		}
+		unchanged := w.unchanged()
+		for _, whom := range []int64{1, admin.ID} {
+			w.refused(forgive(admin, guess.Account(whom)), refusal.Forbidden)
+		}
+		w.refused(forgive(ann, guess.Account(ann.ID)), refusal.Forbidden)
+		w.refused(forgive(ann, guess.Address(addressA)), refusal.Forbidden)
+		w.refused(forgive(w.root, guess.Account(99)), refusal.AccountNotFound)
+		for _, other := range []string{
+			"", "nonsense", guess.Name("root"), "u0", "u-1", "u01", "u1 ", "m16327138 u1", "m16327138", "a2001:db8::1",
+			"a\x00", "a\xff", "a" + strings.Repeat("x", 100),
+		} {
+			w.refused(forgive(w.root, other), refusal.InvalidRequest)
+		}
+		unchanged()
+	}
+
+	// So an admin cannot go on guessing at root's password.
+	link, _, err := accounts.NewLink(w.ctx, account.Operator(), 1)
+	w.check(err)
+	_, _, err = accounts.SetPasswordByLink(w.ctx, link, "correct horse", addressB)
+	w.check(err)
+	for range 4 {
+		_, _, err = accounts.Login(w.ctx, "root", "wrong", addressA)
+		w.refused(err, refusal.AccountWrongPassword)
+	}
+	w.refused(accounts.Forgive(w.ctx, admin, guess.Account(1)), refusal.Forbidden)
+	w.check(accounts.Forgive(w.ctx, admin, guess.Address(addressA)))
+	_, _, err = accounts.Login(w.ctx, "root", "wrong", addressA)
+	w.tooMany(err, guessWindow)
+	w.audit()
 }

@@ -207,7 +207,7 @@ func testAccountSessions(w *world) {
 	// Of more than there may be, the oldest ends.
 	for i := range account.SessionsMax - 1 {
 		ends := w.clock.Now().Add(account.SessionFor + time.Duration(i+1)*time.Second)
-		w.check(w.engine.StartSession(w.ctx, u.ID, account.HashToken(fmt.Sprint("more", i)), ends))
+		w.begin(u.ID, fmt.Sprint("more", i), ends)
 	}
 	if one, other := auth(session, u.ID), auth(second, u.ID); (one == nil) == (other == nil) {
 		w.Errorf("of the two oldest sessions, which began together, one must have ended: %v, %v", one, other)
@@ -240,7 +240,7 @@ func testAccountSessionsEnded(w *world) {
 	user := w.user("u", 0)
 	now := w.clock.Now()
 	for i := range 30 {
-		w.check(w.engine.StartSession(w.ctx, user.ID, account.HashToken(fmt.Sprint(i)), now.Add(time.Duration(i)*time.Second)))
+		w.begin(user.ID, fmt.Sprint(i), now.Add(time.Duration(i)*time.Second))
 	}
 	w.clock.Set(now.Add(9 * time.Second))
 	w.check(w.accounts.Forget(w.ctx))

@@ -144,7 +144,7 @@ func follow(codes map[int64]*redemption.Code, e account.Entry) error {
 		account.KindMachineDelete, account.KindProductCreate, account.KindProductChange, account.KindProductDelete,
 		account.KindPickupCreate, account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse,
 		account.KindPickupAcknowledge, account.KindUserChange, account.KindUserRole, account.KindUserPassword,
-		account.KindUserSignOut, account.KindUserLink, account.KindReveal:
+		account.KindUserSignOut, account.KindUserLink, account.KindGuessForgive, account.KindReveal:
 		return fmt.Errorf("it names a code")
 	}
 	if c.Status != want || !ok {

@@ -191,31 +191,34 @@ func testFiguresWorthBesideWork(w *world) {
 	w.wantWorth(w.allCodes())
 }
 
-// All is counted at the first start and once a day, also by a clock that was set
-// back.
+// All is counted at the first start, once an hour for a day and then once a day, also
+// by a clock that was set back.
 func testFiguresRecountWhen(w *world) {
 	counted := func() time.Time {
 		w.Helper()
 		w.check(w.figures.Recount(w.ctx))
-		at, sound, err := w.engine.WorthCounted(w.ctx)
+		c, err := w.engine.WorthCounted(w.ctx)
 		w.check(err)
-		if !sound {
+		if !c.Sound {
 			w.Error("something speaks against what was counted")
 		}
-		return at
+		return c.At
 	}
-	if at, sound, err := w.engine.WorthCounted(w.ctx); err != nil || !at.IsZero() || !sound {
-		w.Fatalf("counted at %v, sound %v, %v", at, sound, err)
+	if c, err := w.engine.WorthCounted(w.ctx); err != nil || c != (figures.Counted{Sound: true}) {
+		w.Fatalf("counted: %+v, %v", c, err)
 	}
 	w.issueOne(5)
 	first := w.clock.Now()
 	for i, step := range []struct{ add, counted time.Duration }{
 		{0, 0},
-		{time.Hour, 0},
-		{23*time.Hour - time.Millisecond, 0},
-		{time.Millisecond, 24 * time.Hour},
-		{-time.Hour, 23 * time.Hour},
-		{0, 23 * time.Hour},
+		{time.Hour - time.Millisecond, 0},
+		{time.Millisecond, time.Hour},
+		{23*time.Hour - time.Millisecond, 24*time.Hour - time.Millisecond},
+		{time.Hour, 24*time.Hour - time.Millisecond}, // a day has passed
+		{23*time.Hour - time.Millisecond, 24*time.Hour - time.Millisecond},
+		{time.Millisecond, 48*time.Hour - time.Millisecond},
+		{-time.Hour, 47*time.Hour - time.Millisecond},
+		{0, 47*time.Hour - time.Millisecond},
 	} {
 		w.clock.Add(step.add)
 		if at := counted(); !at.Equal(first.Add(step.counted)) {
@@ -234,7 +237,25 @@ func (w *world) fold() {
 func (w *world) activity() []figures.Activity {
 	w.Helper()
 	now := w.clock.Now()
-	list, err := w.figures.Activity(w.ctx, w.root, now.Add(-300*24*time.Hour), now.Add(100*24*time.Hour))
+	return w.byQuarter(now.Add(-300*24*time.Hour), now.Add(100*24*time.Hour))
+}
+
+// byQuarter lists what is added up in a time, each quarter by itself that has an
+// entry.
+func (w *world) byQuarter(from, to time.Time) []figures.Activity {
+	w.Helper()
+	times := []time.Time{from}
+	for _, e := range w.ledger() {
+		quarter := e.At.Truncate(figures.Quarter)
+		for _, t := range []time.Time{quarter, quarter.Add(figures.Quarter)} {
+			if from.Before(t) && t.Before(to) {
+				times = append(times, t)
+			}
+		}
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	times = append(slices.CompactFunc(times, time.Time.Equal), to)
+	list, err := w.figures.Activity(w.ctx, w.root, times...)
 	w.check(err)
 	return list
 }
@@ -251,7 +272,7 @@ func (w *world) wantActivity() {
 		key := at{e.At.Truncate(15 * time.Minute).UnixMilli(), e.Kind}
 		a := sums[key]
 		if a == nil {
-			a = &figures.Activity{Quarter: time.UnixMilli(key.quarter), Kind: e.Kind, Amount: new(big.Int)}
+			a = &figures.Activity{From: time.UnixMilli(key.quarter), Kind: e.Kind, Amount: new(big.Int)}
 			sums[key] = a
 		}
 		a.Entries++
@@ -267,7 +288,7 @@ func (w *world) wantActivity() {
 		want = append(want, *a)
 	}
 	slices.SortFunc(want, func(a, b figures.Activity) int {
-		return cmp.Or(a.Quarter.Compare(b.Quarter), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Kind, b.Kind))
 	})
 	w.sameActivity(w.activity(), want)
 }
@@ -278,7 +299,7 @@ func (w *world) sameActivity(got, want []figures.Activity) {
 		w.Fatalf("%d rows of activity, want %d: %v, want %v", len(got), len(want), got, want)
 	}
 	for i, g := range got {
-		if x := want[i]; !g.Quarter.Equal(x.Quarter) || g.Kind != x.Kind || g.Entries != x.Entries || g.Count != x.Count ||
+		if x := want[i]; !g.From.Equal(x.From) || g.Kind != x.Kind || g.Entries != x.Entries || g.Count != x.Count ||
 			g.Amount.Cmp(x.Amount) != 0 {
 			w.Errorf("activity %+v, want %+v", g, x)
 		}
@@ -319,7 +340,7 @@ func testFiguresActivity(w *world) {
 	begin := w.clock.Now().Truncate(15 * time.Minute) // of the second quarter with anything in it
 	var later []figures.Activity
 	for _, a := range all {
-		if a.Quarter.Equal(begin) {
+		if a.From.Equal(begin) {
 			later = append(later, a)
 		}
 	}
@@ -335,13 +356,25 @@ func testFiguresActivity(w *world) {
 		{time.Hour, -time.Hour, nil},
 		{0, figures.ActivityMax, later},
 	} {
-		got, err := w.figures.Activity(w.ctx, w.root, begin.Add(c.from), begin.Add(c.to))
-		w.check(err)
+		got := w.byQuarter(begin.Add(c.from), begin.Add(c.to))
 		if len(got) != len(c.want) {
 			w.Errorf("case %d: %d rows, want %d", i, len(got), len(c.want))
 			continue
 		}
 		w.sameActivity(got, c.want)
+	}
+	// What is asked for as one is added up.
+	whole, err := w.figures.Activity(w.ctx, w.root, begin.Add(-time.Hour), begin.Add(time.Hour))
+	w.check(err)
+	var issued []figures.Activity
+	for _, a := range whole {
+		if a.Kind == account.KindIssue {
+			issued = append(issued, a)
+		}
+	}
+	if len(issued) != 1 || issued[0].Entries != 2 || issued[0].Count != 20 || !issued[0].From.Equal(begin.Add(-time.Hour)) ||
+		issued[0].Amount.Cmp(sum("92233720393547758070")) != 0 {
+		w.Errorf("in two hours together there is %v", issued)
 	}
 	_, err = w.figures.Activity(w.ctx, w.root, begin, begin.Add(figures.ActivityMax+1))
 	w.refused(err, refusal.InvalidRequest)

@@ -36,6 +36,9 @@ func jobTests() map[string]func(*world) {
 		"PurgeOver":  testJobPurgeTakeOver,
 		"InTurn":     testJobInTurn,
 		"Disabled":   testJobDisabled,
+		"Expired":    testJobExpired,
+		"Forgotten":  testJobForgotten,
+		"Stale":      testJobStale,
 		"Fails":      testJobFails,
 	}
 }
@@ -609,6 +612,68 @@ func testJobDisabled(w *world) {
 	})
 	w.check(codes.RunJobs(w.ctx))
 	w.made(j.ID, 300, redemption.JobFailed)
+}
+
+// A job whose codes have expired meanwhile makes no more of them.
+func testJobExpired(w *world) {
+	expires := w.clock.Now().Truncate(time.Second).Add(time.Hour)
+	j, err := w.codes.StartIssue(w.ctx, w.root, redemption.IssueRequest{Name: "made", Count: 500, Quota: 3, Expires: expires})
+	w.check(err)
+	codes := w.server(func(s redemption.Step) error {
+		switch s.Job.Done {
+		case 100: // they live to the end of the second
+			w.clock.Add(expires.Sub(w.clock.Now()) + time.Second - time.Millisecond)
+		case 200:
+			w.clock.Add(time.Millisecond)
+		}
+		return nil
+	})
+	w.check(codes.RunJobs(w.ctx))
+	w.made(j.ID, 300, redemption.JobFailed)
+}
+
+// A job that has stood still for more than a day, as in a database that was put
+// back, makes nothing more; one that removes codes goes on.
+func testJobForgotten(w *world) {
+	const day = 24 * time.Hour
+	j := w.startIssue(300)
+	killed := w.server(func(s redemption.Step) error {
+		if s.Job.Done == 200 {
+			return errKilled
+		}
+		return nil
+	})
+	w.clock.Add(day)
+	if err := killed.RunJobs(w.ctx); !errors.Is(err, errKilled) {
+		w.Errorf("it ended with %v", err)
+	}
+	w.made(j.ID, 200, redemption.JobUnderWay)
+	invalid, _ := w.purgeable(5)
+	purge, err := w.codes.StartPurge(w.ctx, w.root)
+	w.check(err)
+	w.clock.Add(day + time.Millisecond)
+	w.check(w.codes.RunJobs(w.ctx))
+	w.made(j.ID, 200, redemption.JobFailed)
+	if p := w.job(purge.ID); p.State != redemption.JobDone || p.Done < invalid {
+		w.Errorf("the removal is %+v", p)
+	}
+}
+
+// One that is started under keys that are gone is what was asked for all the same.
+func testJobStale(w *world) {
+	w.startIssue(1)
+	w.check(w.on(w.handle(testSecret)).engine.Rotate(w.ctx, nil))
+	j, err := w.codes.StartIssue(w.ctx, w.root, redemption.IssueRequest{Name: "after", Count: 150, Quota: 3})
+	w.check(err)
+	if j.Name != "after" || j.Total != 150 || j.Done != 100 || j.Kind != redemption.JobIssue {
+		w.Errorf("the job is %+v", j)
+	}
+	for _, c := range w.jobCodes(j.ID, 100) {
+		if c.Name != "after" || c.Quota != 3 {
+			w.Fatalf("it has made %+v", c)
+		}
+	}
+	w.audit()
 }
 
 // A job whose steps fail is left for the next call, and keeps no other one.

@@ -141,9 +141,10 @@ func (w *world) compareLedger(all []account.Entry, f account.LedgerFilter) int {
 	return n
 }
 
-// newer reports whether a is listed before b: by time, where only times choose.
+// newer reports whether a is listed before b: by time, where something else than a
+// code chooses.
 func newer(a, b account.Entry, f account.LedgerFilter) bool {
-	byTime := f.CodeID == 0 && f.PickupID == 0 && f.MachineID == 0 && f.UserID == 0 && (!f.From.IsZero() || !f.To.IsZero())
+	byTime := f.CodeID == 0 && f.PickupID == 0 && (f.MachineID != 0 || f.UserID != 0 || !f.From.IsZero() || !f.To.IsZero())
 	if c := a.At.Compare(b.At); byTime && c != 0 {
 		return c > 0
 	}

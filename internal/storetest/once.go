@@ -59,6 +59,10 @@ func (w *world) effects(prefix string) []effect {
 			keys, err := w.codes.Issue(w.ctx, w.root, redemption.IssueRequest{Name: prefix, Count: 3, Quota: 1, Once: o})
 			return fmt.Sprint(keys), err
 		}},
+		{"job", func(o *account.Once) (string, error) {
+			j, err := w.codes.StartIssue(w.ctx, w.root, redemption.IssueRequest{Name: prefix, Count: 101, Quota: 1, Once: o})
+			return fmt.Sprint(j), err
+		}},
 		{"redeem", func(o *account.Once) (string, error) {
 			n, err := w.codes.Redeem(w.ctx, user, code.Key, o)
 			return fmt.Sprint(n), err

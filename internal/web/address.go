@@ -42,6 +42,16 @@ func (a *Addresses) Of(r *http.Request) string {
 	return address
 }
 
+// Secure reports whether the client's connection is encrypted: to us, or to a
+// trusted proxy that says so in X-Forwarded-Proto.
+func (a *Addresses) Secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	peer, ok := parseAddress(r.RemoteAddr)
+	return ok && contains(a.trusted, peer) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
 // Telling is how a request's headers name the client.
 type Telling int
 

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"crypto/tls"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -72,4 +74,29 @@ func FuzzClientAddress(f *testing.F) {
 			t.Errorf("%q, %q: what stands before it made %q of %q", remote, forwarded, more, got)
 		}
 	})
+}
+
+func TestSecure(t *testing.T) {
+	a := NewAddresses(slog.New(slog.DiscardHandler), []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	for _, c := range []struct {
+		remote, proto string
+		tls, want     bool
+	}{
+		{"192.0.2.1:5", "", false, false},
+		{"192.0.2.1:5", "https", false, false}, // whoever asks says so
+		{"192.0.2.1:5", "", true, true},
+		{"10.0.0.1:5", "https", false, true},
+		{"10.0.0.1:5", "HTTPS", false, true},
+		{"10.0.0.1:5", "http", false, false},
+		{"10.0.0.1:5", "", false, false},
+		{"@", "https", false, false},
+	} {
+		r := &http.Request{RemoteAddr: c.remote, Header: http.Header{"X-Forwarded-Proto": {c.proto}}}
+		if c.tls {
+			r.TLS = new(tls.ConnectionState)
+		}
+		if got := a.Secure(r); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
 }

@@ -1,5 +1,10 @@
 -- +goose Up
 
+-- Others are at work. Who waits for a table here has all that come later wait too:
+-- not for long, and then from the beginning. Tables and columns alone are made here,
+-- which takes no time; indexes of what there is are in 00004.
+SET LOCAL lock_timeout = '3s';
+
 -- How many codes in each state have been added up, and what they are worth
 -- together, but for what redemption_changes still holds: a billion times billions,
 -- and units, since the sum of a few quotas may not fit one number. They are of no
@@ -45,11 +50,6 @@ CREATE TABLE links (
 );
 CREATE INDEX links_ends ON links (ends);
 
--- Users are found by how their name begins, and those few by what they are.
-CREATE INDEX users_name ON users (username COLLATE "C");
-CREATE INDEX users_role ON users (role, id) WHERE role <> 1;
-CREATE INDEX users_status ON users (status, id) WHERE status <> 1;
-
 -- Work on many redemption codes that goes on by itself: kind 'issue' or 'purge'.
 -- done of total: codes made or removed. place: behind which id a purge goes on.
 -- ids: of the codes made, as 1-100,201-300. holder does it, unless updated is long
@@ -74,9 +74,8 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_running ON jobs (id) WHERE state = 1;
 CREATE UNIQUE INDEX jobs_purge ON jobs (kind) WHERE state = 1 AND kind = 'purge';
 
--- Late uses that nobody has looked at.
+-- Late uses that somebody has looked at.
 ALTER TABLE pickup_codes ADD COLUMN acknowledged BIGINT NOT NULL DEFAULT 0;
-CREATE INDEX pickup_codes_look ON pickup_codes (id) WHERE late = 1 AND acknowledged = 0;
 
 -- What the codes that a change is of are worth, each; NULL: written by a program
 -- that did not know of worth.
@@ -87,12 +86,3 @@ ALTER TABLE redemption_changes ADD COLUMN quota BIGINT[];
 ALTER TABLE guesses ADD COLUMN limiter TEXT NOT NULL DEFAULT '';
 ALTER TABLE guesses ADD COLUMN label TEXT NOT NULL DEFAULT '';
 ALTER TABLE guesses ADD COLUMN forgiven BIGINT NOT NULL DEFAULT 0;
-CREATE INDEX guesses_failed ON guesses (limiter, failed) WHERE label <> '';
-
--- What an account or a machine did is found by its time.
-DROP INDEX ledger_actor;
-DROP INDEX ledger_account;
-DROP INDEX ledger_machine;
-CREATE INDEX ledger_actor ON ledger (actor_id, at, id);
-CREATE INDEX ledger_account ON ledger (account_id, at, id) WHERE account_id > 0 AND account_id <> actor_id;
-CREATE INDEX ledger_machine ON ledger (machine_id, at, id) WHERE machine_id > 0;
