@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -139,7 +140,16 @@ func TestPostgresTwoVersions(t *testing.T) {
 	first := serve(t, old, env)
 	var users []user
 	for i := range 4 {
-		users = append(users, createUser(t, env, fmt.Sprintf("user%d", i)))
+		// By the old program: this one would bring the schema up to date.
+		out, err := programOutput(t, old, env, "user", "create", fmt.Sprintf("user%d", i), "--json")
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var u user
+		if err := json.Unmarshal([]byte(out), &u); err != nil {
+			t.Fatalf("%v in %q", err, out)
+		}
+		users = append(users, u)
 	}
 	c := newCrowd(users)
 

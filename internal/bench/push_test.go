@@ -42,7 +42,8 @@ func wantPush(t *testing.T, r report) {
 		wanted = append(wanted, "memory of the server for each connected machine", "the same, after all those codes")
 	}
 	for _, kind := range wanted {
-		if found[kind].Value <= 0 {
+		// What so few machines take is less than what a server gives back that has started.
+		if c := found[kind]; c.Value == 0 || c.Value < 0 && c.Unit != "KiB" {
 			t.Errorf("check %q: %+v", kind, found[kind])
 		}
 	}

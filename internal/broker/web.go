@@ -343,15 +343,14 @@ func (r *relay) login(c *connection, pk *packets.Packet) *answer {
 	defer cancel()
 	_, err := r.fleet.Login(ctx, no, string(pk.Connect.Password), c.address)
 	refused := &answer{3, packets.ErrServerUnavailable.Code}
-	switch refusal.CodeOf(err) {
-	case refusal.MachineWrongPassword:
+	switch code := refusal.CodeOf(err); {
+	case err == nil:
+		return nil
+	case code == refusal.MachineWrongPassword:
 		refused = &answer{4, packets.ErrBadUsernameOrPassword.Code}
-	case refusal.AccountTooManyGuesses:
+	case code == refusal.AccountTooManyGuesses:
 		refused = &answer{3, packets.ErrConnectionRateExceeded.Code}
 	default:
-		if err == nil {
-			return nil
-		}
 		if left, ok := r.failures.due(); ok && r.work.Err() == nil {
 			r.log.LogAttrs(r.work, slog.LevelError, "checking the password of a machine", slog.Any("error", err), slog.Int("left_out", left))
 		}
@@ -371,11 +370,11 @@ func (r *relay) dial(c *connection, pk *packets.Packet) (*brokerConn, error) {
 	d := dialer{url: r.url}
 	there, err := d.dial(ctx)
 	if err != nil {
-		_, _ = c.Write(answer{3, packets.ErrServerUnavailable.Code}.in(pk.ProtocolVersion))
 		if left, ok := r.failures.due(); ok {
 			r.log.LogAttrs(r.work, slog.LevelWarn, "the MQTT broker was not there for a client over WebSocket",
 				slog.Any("error", err), slog.Int("left_out", left))
 		}
+		_, _ = c.Write(answer{3, packets.ErrServerUnavailable.Code}.in(pk.ProtocolVersion))
 		return nil, err
 	}
 	return &brokerConn{Conn: there}, nil

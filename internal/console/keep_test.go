@@ -5,10 +5,30 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// keptLog is what was logged, to be read while more is.
+type keptLog struct {
+	mu  sync.Mutex
+	out strings.Builder
+}
+
+func (l *keptLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Write(b)
+}
+
+func (l *keptLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.String()
+}
 
 // TestLiveLogs: what keeps failing is said at once, then once a minute with how
 // often, and when it works again.
@@ -16,11 +36,12 @@ func TestLiveLogs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		work, stop := context.WithCancel(t.Context())
-		var out strings.Builder
+		var out keptLog
+		var down atomic.Bool
+		down.Store(true)
 		l := newLive(work, slog.New(slog.NewTextHandler(&out, nil)), time.Now) //nolint:forbidigo // that of the test's own world
-		down := true
 		topic, err := l.join("overview", func(context.Context) ([]byte, error) {
-			if down {
+			if down.Load() {
 				return nil, errors.New("the database is away")
 			}
 			return []byte("content"), nil
@@ -44,9 +65,9 @@ func TestLiveLogs(t *testing.T) {
 		if !strings.Contains(out.String(), "topic=overview") || !strings.Contains(out.String(), "times=60") {
 			t.Errorf("the log has %s", out.String())
 		}
-		down = false
+		down.Store(false)
 		said(10*time.Second, 3, 1)
-		down = true
+		down.Store(true)
 		said(2*time.Second, 4, 1)
 		l.leave("overview", topic)
 		stop()

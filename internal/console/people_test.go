@@ -146,7 +146,7 @@ func (p *people) client(tb testing.TB) *http.Client {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Jar: jar, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 func (p *people) signIn(tb testing.TB, token string) *http.Client {

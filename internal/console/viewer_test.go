@@ -111,7 +111,7 @@ func TestSheetsAreBounded(t *testing.T) {
 	if v.Code != http.StatusTooManyRequests || v.Header().Get("Retry-After") == "" || v.Header().Get("Content-Disposition") != "" {
 		t.Errorf("one more is answered %d %v", v.Code, v.Header())
 	}
-	for end := time.Now().Add(10 * time.Second); drawn.Load() < console.SheetsMax; { //nolint:forbidigo // a deadline of the test's own
+	for end := time.Now().Add(time.Minute); drawn.Load() < console.SheetsMax; { //nolint:forbidigo // a deadline of the test's own
 		if time.Now().After(end) { //nolint:forbidigo // the same
 			t.Fatalf("%d are drawn", drawn.Load())
 		}

@@ -364,7 +364,7 @@ func testAccessLateSignIn(w *world) {
 	}
 	status := func(s account.Status) { w.check(w.accounts.SetStatus(w.ctx, w.root, ann.ID, s)) }
 	for name, c := range map[string]struct {
-		then            func()
+		then         func()
 		login, token refusal.Code
 	}{
 		"nothing": {func() {}, "", ""},
