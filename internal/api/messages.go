@@ -110,4 +110,3 @@ func hints() map[hint]web.Words {
 		},
 	}
 }
-

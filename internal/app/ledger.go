@@ -74,7 +74,7 @@ func (s *store) verify(ctx context.Context, progress func(done, total int64)) (a
 	if err != nil {
 		return account.Report{}, err
 	}
-	heads, err := s.engine.Heads(ctx)
+	heads, err := s.Heads(ctx)
 	if err != nil {
 		return account.Report{}, err
 	}

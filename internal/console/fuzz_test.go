@@ -25,10 +25,7 @@ func newAnything(tb testing.TB) *anything {
 	tb.Helper()
 	p := newPeople(tb)
 	p.verify = func(context.Context, func(done, total int64)) (account.Report, error) { return account.Report{}, nil }
-	h, err := console.New(p.config)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	h := p.server.Config.Handler
 	if _, err := p.fleet.CreateMerchant(tb.Context(), account.Operator(), fleet.Merchant{Name: "Acme"}, nil); err != nil {
 		tb.Fatal(err)
 	}

@@ -126,10 +126,7 @@ func TestLiveEndsAtShutdown(t *testing.T) {
 func TestLiveIsBounded(t *testing.T) {
 	t.Parallel()
 	p := newPeople(t)
-	h, err := console.New(p.config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := p.server.Config.Handler
 	session := p.session(t, "admin")
 	look := func(ctx context.Context, v *viewer) {
 		h.ServeHTTP(v, request(ctx, session, "GET", "/overview/events", ""))

@@ -78,10 +78,7 @@ func TestSheetsAreBounded(t *testing.T) {
 	t.Parallel()
 	p := newPeople(t)
 	p.batch(t, "spring", 1, time.Time{})
-	h, err := console.New(p.config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := p.server.Config.Handler
 	session := p.session(t, "admin")
 	const n = console.SheetsMax + console.SheetsWaiting
 	release, answers := make(chan struct{}), make(chan *viewer)
@@ -141,10 +138,7 @@ func TestExportsEndWithTheirReader(t *testing.T) {
 	if err := p.codes.RunJobs(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	h, err := console.New(p.config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := p.server.Config.Handler
 	session := p.session(t, "admin")
 	for name, read := range map[string]func(leave func()) error{
 		"leaves":       func(leave func()) error { leave(); return nil },
