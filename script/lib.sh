@@ -99,7 +99,7 @@ need_servers() {
 need_browser() {
 	local missing=()
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
-	if ! fc-list 2>/dev/null | grep -qi 'cjk'; then
+	if ! fc-list 2>/dev/null | grep -i cjk >/dev/null; then
 		missing+=(fonts-noto-cjk fontconfig)
 	fi
 	((${#missing[@]} == 0)) || install_packages "${missing[@]}"

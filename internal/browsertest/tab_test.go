@@ -240,7 +240,14 @@ func (t *tab) until(expression string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.ctx, patience)
 	defer cancel()
-	if _, err := chromedp.Run(ctx, chromedp.Poll[bool]("!!("+expression+")")); err != nil {
+	for {
+		_, err := chromedp.Run(ctx, chromedp.Poll[bool]("!!("+expression+")"))
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() == nil && (strings.Contains(err.Error(), "context with specified id") || strings.Contains(err.Error(), "context was destroyed")):
+			continue // the page gave way to another one meanwhile
+		}
 		t.stuck(fmt.Errorf("%s: %w", expression, err))
 	}
 }

@@ -152,8 +152,8 @@ func TestLiveIsBounded(t *testing.T) {
 		<-v.seen
 	}
 	v := newViewer()
-	look(ctx, v)
-	if v.Code != http.StatusTooManyRequests || v.Header().Get("Retry-After") != "30" {
+	all.Go(func() { look(ctx, v) })
+	if <-v.seen; v.Code != http.StatusTooManyRequests || v.Header().Get("Retry-After") != "30" {
 		t.Errorf("one more: %d, %v", v.Code, v.Header())
 	}
 	leaveFirst()

@@ -104,7 +104,13 @@ func TestSheetsAreBounded(t *testing.T) {
 		}()
 	}
 	// Nobody reads: the first answer is a refusal.
-	v := <-answers
+	var v *viewer
+	select {
+	case v = <-answers:
+	case <-time.After(time.Minute):
+		close(release)
+		t.Fatal("all wait")
+	}
 	if v.Code != http.StatusTooManyRequests || v.Header().Get("Retry-After") == "" || v.Header().Get("Content-Disposition") != "" {
 		t.Errorf("one more is answered %d %v", v.Code, v.Header())
 	}
