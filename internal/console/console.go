@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -161,11 +162,9 @@ type route struct {
 // server is immutable once made.
 type server struct {
 	Config
+	embedded
 
 	mux       *http.ServeMux
-	pages     pages
-	assets    assets
-	texts     texts
 	languages web.Matcher
 	refusals  refusals
 	addresses *web.Addresses
@@ -175,6 +174,25 @@ type server struct {
 	verification *verification
 }
 
+// embedded is what the program carries, the same for all servers.
+type embedded struct {
+	assets assets
+	texts  texts
+	pages  pages
+}
+
+// load reads it, once.
+var load = sync.OnceValues(func() (e embedded, err error) { //nolint:gochecknoglobals // it does not change
+	if e.assets, err = loadAssets(); err != nil {
+		return e, err
+	}
+	if e.texts, err = loadTexts(); err != nil {
+		return e, err
+	}
+	e.pages, err = loadPages(e.texts, e.assets)
+	return e, err
+})
+
 // New returns the console as one handler.
 func New(c Config) (http.Handler, error) {
 	s := &server{
@@ -183,13 +201,7 @@ func New(c Config) (http.Handler, error) {
 		sheets: newSheets(), verification: new(verification),
 	}
 	var err error
-	if s.assets, err = loadAssets(); err != nil {
-		return nil, err
-	}
-	if s.texts, err = loadTexts(); err != nil {
-		return nil, err
-	}
-	if s.pages, err = loadPages(s.texts, s.assets); err != nil {
+	if s.embedded, err = load(); err != nil {
 		return nil, err
 	}
 	for _, rt := range s.routes() {
