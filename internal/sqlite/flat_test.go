@@ -559,7 +559,9 @@ func (f *fixture) people(user account.Actor) {
 	f.check(err)
 	_, err = f.accounts.Authenticate(ctx, account.Credentials{Token: token, UserID: user.ID})
 	f.check(err)
-	f.check(f.db.StartSession(ctx, account.NewSession{UserID: user.ID, Session: account.HashToken("session"), Ends: f.clock.Now().Add(time.Minute)}))
+	f.check(f.db.StartSession(ctx, account.NewSession{
+		UserID: user.ID, Token: account.HashToken(token), Session: account.HashToken("session"), Ends: f.clock.Now().Add(time.Minute),
+	}))
 	_, err = f.accounts.Authenticate(ctx, account.Credentials{Session: "session", UserID: user.ID})
 	f.check(err)
 	f.check(f.accounts.SetStatus(ctx, f.root, user.ID, account.StatusDisabled))
@@ -572,7 +574,9 @@ func (f *fixture) people(user account.Actor) {
 	_, err = f.accounts.Recall(ctx, account.Hash{})
 	f.check(err)
 	f.clock.Add(48 * time.Hour)
-	f.check(f.db.StartSession(ctx, account.NewSession{UserID: user.ID, Session: account.HashToken("old"), Ends: f.clock.Now()}))
+	f.check(f.db.StartSession(ctx, account.NewSession{
+		UserID: 1, Token: account.HashToken("the root token"), Session: account.HashToken("old"), Ends: f.clock.Now(),
+	}))
 	f.check(f.accounts.Forget(ctx))
 	f.check(f.db.Ping(ctx))
 }
