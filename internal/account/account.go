@@ -192,7 +192,7 @@ type Store interface {
 	SetToken(ctx context.Context, id int64, token Hash, by Actor, at time.Time) error
 	// ChangeUser applies e to the user as it stands in the transaction that writes
 	// the result, and ends the sessions and the link of one that it disables. Of one
-	// that it gives a higher role it ends the access token too. It refuses as
+	// that it gives a higher role it ends the access token and the password too. It refuses as
 	// UserEdit.Apply does, and with refusal.AccountLastRoot if no enabled root would
 	// be left.
 	ChangeUser(ctx context.Context, e UserEdit) (User, error)

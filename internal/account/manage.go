@@ -58,7 +58,8 @@ func (s *Service) SetStatus(ctx context.Context, by Actor, id int64, status Stat
 }
 
 // SetRole changes what a user may do, for root; to root only for the command
-// line. With a higher role the sessions, the link and the access token end: who
+// line. With a higher role the sessions, the link, the access token and the
+// password end: who
 // was over the user until then may have made them. It refuses with refusal.Forbidden, AccountNotFound, AccountRole,
 // AccountRoleTooHigh and AccountLastRoot.
 func (s *Service) SetRole(ctx context.Context, by Actor, id int64, role Role) error {

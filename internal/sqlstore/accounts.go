@@ -208,8 +208,9 @@ func (d *Store) ChangeUser(ctx context.Context, e account.UserEdit) (u account.U
 			}
 		}
 		if u.Role > old.Role {
-			if _, err := t.change(ctx, `UPDATE users SET token_hash = NULL WHERE id = ?`, u.ID); err != nil {
-				return fmt.Errorf("ending a token: %w", err)
+			// Whoever was over the user until now may know them.
+			if _, err := t.change(ctx, `UPDATE users SET token_hash = NULL, password_hash = '' WHERE id = ?`, u.ID); err != nil {
+				return fmt.Errorf("ending a token and a password: %w", err)
 			}
 		}
 		if _, err := t.change(ctx, `UPDATE users SET display_name = ?, role = ?, status = ? WHERE id = ?`,

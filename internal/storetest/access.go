@@ -631,8 +631,8 @@ func testAccessRole(w *world) {
 	w.audit()
 }
 
-// Who was over a user and made a link or a token for them is not in by it once the
-// user has a higher role.
+// Who was over a user and made a link or a token for them, or chose a password by
+// a link, is not in by it once the user has a higher role.
 func testAccessPromotion(w *world) {
 	admin, bob := w.person("admin", account.RoleAdmin, 0), w.user("bob", 0)
 	for _, c := range []struct {
@@ -651,6 +651,10 @@ func testAccessPromotion(w *world) {
 		}
 		link, _, err := w.accounts.NewLink(w.ctx, by, bob.ID)
 		w.check(err)
+		_, _, err = w.accounts.SetPasswordByLink(w.ctx, link, "correct horse", addressA)
+		w.check(err)
+		link, _, err = w.accounts.NewLink(w.ctx, by, bob.ID)
+		w.check(err)
 		token, err := w.accounts.RenewToken(w.ctx, by, bob.ID)
 		w.check(err)
 		_, session, err := w.accounts.LoginToken(w.ctx, token, addressA)
@@ -658,12 +662,15 @@ func testAccessPromotion(w *world) {
 		w.check(w.accounts.SetRole(w.ctx, c.by, bob.ID, c.role))
 		_, linkErr := w.accounts.Link(w.ctx, link)
 		_, tokenErr := w.accounts.AuthenticateToken(w.ctx, token)
+		_, _, passwordErr := w.accounts.Login(w.ctx, "bob", "correct horse", addressB)
 		if c.ends {
+			w.refused(passwordErr, refusal.AccountWrongPassword)
 			w.refused(linkErr, refusal.AccountLink)
 			w.refused(tokenErr, refusal.Unauthenticated)
 		} else {
 			w.check(linkErr)
 			w.check(tokenErr)
+			w.check(passwordErr)
 		}
 		if w.signedIn(session, bob.ID) == c.ends {
 			w.Errorf("to %d: that the session ended is not %v", c.role, c.ends)
