@@ -59,9 +59,9 @@ func (s *Service) SetStatus(ctx context.Context, by Actor, id int64, status Stat
 
 // SetRole changes what a user may do, for root; to root only for the command
 // line. With a higher role the sessions, the link, the access token and the
-// password end: who
-// was over the user until then may have made them. It refuses with refusal.Forbidden, AccountNotFound, AccountRole,
-// AccountRoleTooHigh and AccountLastRoot.
+// password end: who was over the user until then may know them. It refuses with
+// refusal.Forbidden, AccountNotFound, AccountRole, AccountRoleTooHigh and
+// AccountLastRoot.
 func (s *Service) SetRole(ctx context.Context, by Actor, id int64, role Role) error {
 	if err := by.MustBe(RoleRoot); err != nil {
 		return err
