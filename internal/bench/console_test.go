@@ -25,7 +25,7 @@ func TestConsole(t *testing.T) {
 func slowPages(t *testing.T) (slow []string) {
 	t.Helper()
 	c := consoleCommand{common: small(t), Codes: 20_000, Compare: 2000, Clients: 8}
-	c.Duration, c.Names = 500*time.Millisecond, 500
+	c.Duration, c.Names = 200*time.Millisecond, 500
 	r := measured(t, &c)
 	wantConsole(t, r, benchConsole, benchLive, "20,000", "2,000")
 	pages := 0
