@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,7 +46,7 @@ type call struct {
 
 // ServeHTTP is the one adapter between the mux and the handlers.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{ResponseWriter: w, s: s, r: withoutSlash(r), start: s.Now(), id: requestID()}
+	c := &call{ResponseWriter: w, s: s, r: withoutSlash(r), start: s.Now(), id: web.RequestID()}
 	c.address = s.addresses.Of(r)
 	c.surface = surfaceOf(c.r.URL.Path)
 	c.lang = s.languages.Match(r.Header, c.surface.tongue())
@@ -76,12 +74,6 @@ func withoutSlash(r *http.Request) *http.Request {
 	*r2 = *r
 	r2.URL = u
 	return r2
-}
-
-func requestID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // WriteHeader notes the status. What the mux says before a route has matched

@@ -26,6 +26,7 @@ var textFiles embed.FS
 // of one and other; its first value is the number.
 type texts struct {
 	keys [web.Tongues]map[string]bool
+	tags [web.Tongues]language.Tag
 	cat  *catalog.Builder
 }
 
@@ -36,8 +37,8 @@ func fileTongues() map[string]web.Tongue {
 
 func loadTexts() (texts, error) {
 	t := texts{cat: catalog.NewBuilder(catalog.Fallback(language.English))}
-	for i := range t.keys {
-		t.keys[i] = map[string]bool{}
+	for tongue := range web.Tongues {
+		t.keys[tongue], t.tags[tongue] = map[string]bool{}, language.MustParse(tongue.Tag())
 	}
 	names, err := fs.Glob(textFiles, "text/*.json")
 	if err != nil {
@@ -65,7 +66,7 @@ func (t *texts) load(name string) error {
 	if err := json.Unmarshal(content, &all); err != nil {
 		return err
 	}
-	tag := language.MustParse(tongue.Tag())
+	tag := t.tags[tongue]
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		if t.keys[tongue][key] {
 			return fmt.Errorf("%q is there twice", key)
@@ -91,6 +92,6 @@ func (t *texts) load(name string) error {
 
 // in is the text of a key, with the values in it.
 func (t *texts) in(tongue web.Tongue, key string, values ...any) string {
-	p := message.NewPrinter(language.MustParse(tongue.Tag()), message.Catalog(t.cat))
+	p := message.NewPrinter(t.tags[tongue], message.Catalog(t.cat))
 	return p.Sprintf(message.Key(key, key), values...)
 }

@@ -2,9 +2,7 @@ package console
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,7 +54,7 @@ type visit struct {
 func (s *server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
-		v := &visit{s: s, r: r, id: requestID(), address: s.addresses.Of(r), lang: s.language(r)}
+		v := &visit{s: s, r: r, id: web.RequestID(), address: s.addresses.Of(r), lang: s.language(r)}
 		v.w = &statusWriter{ResponseWriter: w, status: &v.status, gone: &v.gone}
 		v.guard()
 		err := v.try(rt) //nolint:contextcheck // a visit carries its request's
@@ -333,12 +331,6 @@ func (v *visit) heard() *said {
 		return nil
 	}
 	return &what
-}
-
-func requestID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // statusWriter notes the status, and when it cannot write.
