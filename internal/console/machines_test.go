@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -78,16 +77,9 @@ func (p *people) part(t *testing.T, method, path string, form url.Values, header
 	if method == "POST" {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	res, err := p.as["admin"].Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return reply{res.StatusCode, res.Header.Get("HX-Redirect"), res.Header, string(b)}
+	r := p.answer(t, "admin", req)
+	r.location = r.header.Get("HX-Redirect")
+	return r
 }
 
 func digitsOf(c pickup.Code) string { return c.Digits[:4] + " " + c.Digits[4:] }

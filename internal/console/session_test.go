@@ -26,6 +26,12 @@ func (p *people) ask(t *testing.T, who, method, path string, form url.Values, he
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
+	return p.answer(t, who, req)
+}
+
+// answer sends a request as somebody, and reads what comes back.
+func (p *people) answer(t *testing.T, who string, req *http.Request) reply {
+	t.Helper()
 	res, err := p.as[who].Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -231,16 +231,7 @@ func TestBodies(t *testing.T) {
 		}
 		req.Header.Set("Content-Type", kind)
 		req.Header.Set("Accept-Language", "en")
-		res, err := p.as["admin"].Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = res.Body.Close() }()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return reply{res.StatusCode, res.Header.Get("Location"), res.Header, string(b)}
+		return p.answer(t, "admin", req)
 	}
 	const form = "application/x-www-form-urlencoded"
 	whole := "name=x&count=1&quota=1"
