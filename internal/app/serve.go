@@ -165,6 +165,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		{"tying the ledger's lanes together", checkpointEvery, s.checkpoint},
 		{"adding up activity", foldEvery, overview.Fold},
 		{"noting who is online", noteEvery, overview.NotePresence},
+		{"noting what is outstanding", noteEvery, overview.NoteOutstanding},
 		{"counting what codes are worth", recountEvery, overview.Recount},
 	} {
 		jobs.Go(func() { every(work, j.every, log, j.what, duties.once(j.what, j.every, j.do)) })

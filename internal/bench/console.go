@@ -258,6 +258,9 @@ func (d *database) addHistory(ctx context.Context) error {
 			`INSERT INTO activity (quarter, kind, entries, count, billions, units)
 			SELECT at, column1, 100, 100, 0, 50000 FROM times CROSS JOIN (VALUES `+strings.Join(kinds, ", ")+`) AS kinds
 			WHERE true ON CONFLICT DO NOTHING`),
+		beside.exec(ctx, times(figures.OutstandingFor, figures.OutstandingEvery)+
+			fmt.Sprintf(`INSERT INTO worth_history (at, billions, units)
+			SELECT at * %d, 1, at FROM times WHERE true ON CONFLICT DO NOTHING`, figures.OutstandingEvery.Milliseconds())),
 		beside.exec(ctx, times(figures.PresenceFor, figures.PresenceEvery)+
 			fmt.Sprintf(`INSERT INTO presence_history (at, machines, online)
 			SELECT at * %d, 500, 480 FROM times WHERE true ON CONFLICT DO NOTHING`, figures.PresenceEvery.Milliseconds())),

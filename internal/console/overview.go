@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -31,7 +33,7 @@ func (s *server) overview(v *visit) error {
 	if err != nil {
 		return err
 	}
-	charts, err := s.charts(v)
+	charts, err := s.charts(v, now.Worth)
 	if err != nil {
 		return err
 	}
@@ -98,19 +100,20 @@ type charts struct {
 	Presence *chart
 }
 
-// chart is a strip of bars.
+// chart is a strip of bars, or a line.
 type chart struct {
 	Name  string // a key of the texts
 	Total *big.Int
 	Worth *big.Int // what that is worth, nil where it has none
 	Bars  []bar
 	Most  *big.Int
+	Line  string // the path of it; empty: bars are drawn
 }
 
 // bar is one day or hour.
 type bar struct {
 	Label  string
-	Count  *big.Int
+	Count  *big.Int // of a line: how high it is there, nil where that is not known
 	Worth  *big.Int
 	X, Y   int // of the top left corner, and the height below it, in the drawing
 	Height int
@@ -142,7 +145,8 @@ func charted() []struct {
 	}
 }
 
-func (s *server) charts(v *visit) (charts, error) {
+// charts are drawn up to now, when live codes are worth what worth says, if it does.
+func (s *server) charts(v *visit, worth *figures.Worth) (charts, error) {
 	c := charts{Hours: v.r.FormValue("by") == "hours"}
 	slots := chartSlots(s.Now().In(v.zone()), c.Hours)
 	times := []time.Time{slots[0].from}
@@ -156,10 +160,15 @@ func (s *server) charts(v *visit) (charts, error) {
 	for _, of := range charted() {
 		c.Charts = append(c.Charts, drawn(of.name, of.kind, slots, list))
 	}
-	if c.Presence, err = s.online(v); err != nil {
+	outstanding, err := s.outstanding(v, slots, worth)
+	if err != nil {
 		return c, err
 	}
-	return c, nil
+	if outstanding != nil { // beside those of codes
+		c.Charts = slices.Insert(c.Charts, 2, *outstanding)
+	}
+	c.Presence, err = s.online(v)
+	return c, err
 }
 
 // period is the time that one bar stands for.
@@ -239,6 +248,65 @@ func (c *chart) scale() {
 		}
 		b.Y = chartHeight - b.Height
 	}
+}
+
+// outstanding is what live codes were worth at the end of each slot, and are worth
+// now; nil if that was never known.
+func (s *server) outstanding(v *visit, slots []period, worth *figures.Worth) (*chart, error) {
+	times := make([]time.Time, len(slots))
+	for i, sl := range slots {
+		times[i] = sl.to
+	}
+	list, err := s.Figures.Outstanding(v.ctx(), v.actor(), times...)
+	if err != nil {
+		return nil, err
+	}
+	c := &chart{Name: "outstanding", Most: new(big.Int), Bars: make([]bar, len(slots))}
+	for i, sl := range slots {
+		c.Bars[i] = bar{Label: sl.label, X: i * barStep}
+		if len(list) > 0 && list[0].At.Equal(sl.to) {
+			c.Bars[i].Count, list = list[0].Worth, list[1:]
+		}
+	}
+	last := &c.Bars[len(slots)-1]
+	if worth != nil {
+		last.Count = worth.Live
+	}
+	if last.Count == nil {
+		return nil, nil
+	}
+	c.Total = last.Count
+	c.draw()
+	return c, nil
+}
+
+// draw draws the line, which is level in each slot.
+func (c *chart) draw() {
+	const low, high = chartHeight - 1, 2 // all of the line's width is in the drawing
+	for i := range c.Bars {
+		if n := c.Bars[i].Count; n != nil && n.Cmp(c.Most) > 0 {
+			c.Most = n
+		}
+	}
+	var line strings.Builder
+	for i := range c.Bars {
+		b := &c.Bars[i]
+		if b.Count == nil {
+			continue
+		}
+		b.Y = low
+		if b.Count.Sign() > 0 {
+			h := new(big.Int).Mul(b.Count, big.NewInt(low-high))
+			b.Y -= int(h.Div(h, c.Most).Int64())
+		}
+		b.Height = chartHeight - b.Y
+		to := "L"
+		if line.Len() == 0 {
+			to = "M"
+		}
+		fmt.Fprintf(&line, "%s%d %dh%d", to, b.X, b.Y, barStep)
+	}
+	c.Line = line.String()
 }
 
 // online is how many machines were online in the last day.

@@ -1,7 +1,9 @@
 package console_test
 
 import (
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +63,8 @@ func TestOverview(t *testing.T) {
 	}
 	// Each day has a bar, the last of which is today, with what was made.
 	bars := regexp.MustCompile(`<title>(2033-\d\d-\d\d): ([\d,]+)`).FindAllStringSubmatch(r.body, -1)
-	if len(bars) != 5*30 || bars[0][1] != "2033-04-19" || bars[29][1] != "2033-05-18" || bars[29][2] != "7" || bars[28][2] != "0" {
+	if len(bars) != 5*30+1 || // the line has today alone
+		bars[0][1] != "2033-04-19" || bars[29][1] != "2033-05-18" || bars[29][2] != "7" || bars[28][2] != "0" {
 		t.Errorf("%d bars: %v", len(bars), bars)
 	}
 	p.get(t, "admin", "/?by=junk").has(t, 200, "The last 30 days")
@@ -116,7 +119,7 @@ func TestChartsByHour(t *testing.T) {
 		r := p.get(t, "admin", "/?by=hours")
 		r.inOrder(t, "The last 24 hours", "Codes made", "<b>3</b>")
 		bars := regexp.MustCompile(`<title>([^:]+:\d\d): ([\d,]+)`).FindAllStringSubmatch(r.body, -1)
-		if len(bars) != 5*24 || bars[23][1] != want || bars[23][2] != "3" {
+		if len(bars) != 5*24+1 || bars[23][1] != want || bars[23][2] != "3" {
 			t.Errorf("%s: %d bars, the last %v, want %s", zone, len(bars), bars[23], want)
 		}
 	}
@@ -132,4 +135,47 @@ func TestOnline(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.get(t, "admin", "/").has(t, 200, "Machines online, 24 hours")
+}
+
+// TestOutstanding: what codes are worth is drawn as a line, from when it was first
+// known up to now.
+func TestOutstanding(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t)
+	note := func(later int64) {
+		t.Helper()
+		p.now.Add(later)
+		if err := p.config.Figures.NoteOutstanding(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(path, figure, line string, bars ...string) {
+		t.Helper()
+		r := p.get(t, "admin", path)
+		r.inOrder(t, "Codes redeemed", "<span>Outstanding value</span><b>"+figure+"</b>", `<path class="line" d="`+line+`"/>`, "Pickup codes made")
+		_, chart, _ := strings.Cut(r.body, "<span>Outstanding value")
+		chart, _, _ = strings.Cut(chart, "</svg>")
+		var got []string
+		for _, m := range regexp.MustCompile(`<title>([^<]+)`).FindAllStringSubmatch(chart, -1) {
+			got = append(got, m[1])
+		}
+		if !slices.Equal(got, bars) {
+			t.Errorf("%s: the line goes through %q, want %q", path, got, bars)
+		}
+	}
+	p.batch(t, "spring", 1, time.Time{}) // worth 1,000
+	want("/", "1,000", "M290 2h10", "2033-05-18: 1,000")
+	note(0)
+	p.batch(t, "spring", 3, time.Time{})
+	note(3600)
+	p.disable(t, 1)
+	note(24 * 3600)
+	p.disable(t, 2)
+	want("/", "2,000", "M280 2h10L290 33h10", "2033-05-18: 4,000", "2033-05-19: 2,000")
+	line, bars := "M0 2h10", []string{"05-18 05:00: 4,000"}
+	for i := 1; i < 23; i++ {
+		line += fmt.Sprintf("L%d 2h10", 10*i)
+		bars = append(bars, time.Date(2033, 5, 18, 5+i, 0, 0, 0, time.UTC).Format("01-02 15:00: ")+"4,000")
+	}
+	want("/?by=hours", "2,000", line+"L230 33h10", append(bars, "05-19 04:00: 2,000")...)
 }

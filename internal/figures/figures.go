@@ -23,6 +23,10 @@ const (
 	PresenceEvery = 5 * time.Minute
 	// PresenceFor is how long that is kept.
 	PresenceFor = 8 * 24 * time.Hour
+	// OutstandingEvery is how often it is noted what live codes are worth, and
+	// OutstandingFor how long that is kept.
+	OutstandingEvery = Quarter
+	OutstandingFor   = ActivityMax
 	// WaitingMax bounds what a Summary counts of messages that wait.
 	WaitingMax = 10_000
 
@@ -85,6 +89,12 @@ type Presence struct {
 	Machines, Online int64
 }
 
+// Outstanding is what live codes were worth together at a time.
+type Outstanding struct {
+	At    time.Time
+	Worth *big.Int
+}
+
 // Store is what the use cases need of a database. All methods are safe for
 // concurrent use, also by several servers at once.
 type Store interface {
@@ -101,6 +111,12 @@ type Store interface {
 	// NotePresence notes at a time, once, how many machines are online at now, and
 	// drops what was noted before another time.
 	NotePresence(ctx context.Context, at, now, before time.Time) error
+	// Outstanding lists what live codes were worth at each of the times, as it was noted
+	// last by then, in their order. A time before anything was noted is left out.
+	Outstanding(ctx context.Context, times []time.Time) ([]Outstanding, error)
+	// NoteOutstanding notes at a time, once, what live codes are worth, if that is
+	// known, and drops what was noted before another time.
+	NoteOutstanding(ctx context.Context, at, before time.Time) error
 	// WorthCounted is how far what codes are worth can be relied upon.
 	WorthCounted(ctx context.Context) (Counted, error)
 	// CountWorth adds up what all codes are worth and corrects what is recorded by
@@ -150,6 +166,19 @@ func (s *Service) Presence(ctx context.Context, by account.Actor, from, to time.
 	return s.store.Presence(ctx, from, to)
 }
 
+// Outstanding lists what live codes were worth together at each of the times, which
+// are in order, for an admin: what was noted last by then, every OutstandingEvery. A
+// time before anything was noted is left out. It refuses as Activity does.
+func (s *Service) Outstanding(ctx context.Context, by account.Actor, times ...time.Time) ([]Outstanding, error) {
+	if len(times) == 0 {
+		return nil, by.MustBe(account.RoleAdmin)
+	}
+	if err := check(by, times[0], times[len(times)-1]); err != nil {
+		return nil, err
+	}
+	return s.store.Outstanding(ctx, times)
+}
+
 func check(by account.Actor, from, to time.Time) error {
 	if err := by.MustBe(account.RoleAdmin); err != nil {
 		return err
@@ -182,6 +211,13 @@ func (s *Service) NotePresence(ctx context.Context) error {
 	now := s.now()
 	at := now.Truncate(PresenceEvery)
 	return s.store.NotePresence(ctx, at, now, at.Add(-PresenceFor))
+}
+
+// NoteOutstanding notes what live codes are worth, unless it has been noted for this
+// OutstandingEvery or is not known.
+func (s *Service) NoteOutstanding(ctx context.Context) error {
+	at := s.now().Truncate(OutstandingEvery)
+	return s.store.NoteOutstanding(ctx, at, at.Add(-OutstandingFor))
 }
 
 // Recount adds up what codes are worth if it is time to: the first time, once an

@@ -127,6 +127,7 @@ func mayWalk(text string) bool {
 		`last_seen > $3 THEN 1 END)`,           // how many machines are online: there are not many
 		`select "id", "name_id", "user_id"`,    // the driver asks for the types before a COPY
 		`DELETE FROM leases WHERE until < $1 `, // of servers that are gone: there are few
+		`max(at) FROM worth_history`,           // a step in the index of what it is looked up by
 	} {
 		if strings.Contains(text, allowed) {
 			return true

@@ -32,7 +32,7 @@ func (f *fixture) overview() *figures.Service { return figures.NewService(f.db, 
 func (f *fixture) summedUp() {
 	f.Helper()
 	o := f.overview()
-	for _, do := range []func(context.Context) error{o.Fold, o.NotePresence, o.Recount} {
+	for _, do := range []func(context.Context) error{o.Fold, o.NotePresence, o.NoteOutstanding, o.Recount} {
 		f.check(do(f.ctx))
 	}
 	_, err := o.Summary(f.ctx, f.root)
@@ -40,6 +40,8 @@ func (f *fixture) summedUp() {
 	_, err = o.Activity(f.ctx, f.root, f.clock.Now(), f.clock.Now())
 	f.check(err)
 	_, err = o.Presence(f.ctx, f.root, f.clock.Now(), f.clock.Now())
+	f.check(err)
+	_, err = o.Outstanding(f.ctx, f.root, f.clock.Now())
 	f.check(err)
 }
 
@@ -86,6 +88,13 @@ func TestWorthRepairs(t *testing.T) {
 		f.check(f.overview().Recount(f.ctx))
 		if got := f.worth(); got != c.wrong {
 			t.Errorf("%s: worth %s, want %s", c.what, got, c.wrong)
+		}
+		if c.wrong == "unknown" { // and is not noted as anything
+			f.check(f.overview().NoteOutstanding(f.ctx))
+			list, err := f.overview().Outstanding(f.ctx, f.root, f.clock.Now())
+			if err != nil || len(list) != 0 {
+				t.Errorf("%s: noted as %v, %v", c.what, list, err)
+			}
 		}
 		f.clock.Add(time.Millisecond)
 		f.check(f.overview().Recount(f.ctx))

@@ -52,6 +52,7 @@ func Tables() []Table {
 		t("ledger", 1, true, `id lane seq at kind actor_id address account_id machine_id first_id last_id count amount detail mac`),
 		t("ledger_heads", 1, false, `lane count mac seal`),
 		t("presence_history", 1, false, `at machines online`),
+		t("worth_history", 1, false, `at billions units`),
 	}
 }
 

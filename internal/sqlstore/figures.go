@@ -373,3 +373,52 @@ func (d *Store) Presence(ctx context.Context, from, to time.Time) (list []figure
 	})
 	return list, err
 }
+
+// NoteOutstanding implements figures.Store.
+func (d *Store) NoteOutstanding(ctx context.Context, at, before time.Time) error {
+	var noted bool
+	var st standing
+	if err := d.engine.Snapshot(ctx, func(s Conn) error {
+		ctx := context.WithoutCancel(ctx)
+		err := s.Row(ctx, `SELECT EXISTS (SELECT 1 FROM worth_history WHERE at = ?)`, at.UnixMilli()).Scan(&noted)
+		if err == nil && !noted {
+			st, err = d.standing(ctx, s, 0)
+		}
+		return err
+	}); err != nil || noted || !st.sound() {
+		return err
+	}
+	live := st.Worth[stateEnabled]
+	return d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		if _, err := t.change(ctx, `INSERT INTO worth_history (at, billions, units) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+			at.UnixMilli(), live.Billions, live.Units); err != nil {
+			return fmt.Errorf("noting what is outstanding: %w", err)
+		}
+		if _, err := t.change(ctx, `DELETE FROM worth_history WHERE at < ?`, before.UnixMilli()); err != nil {
+			return fmt.Errorf("dropping what was outstanding: %w", err)
+		}
+		return nil
+	})
+}
+
+// Outstanding implements figures.Store.
+func (d *Store) Outstanding(ctx context.Context, times []time.Time) (list []figures.Outstanding, err error) {
+	slots := `(CAST(? AS BIGINT), CAST(? AS BIGINT))` + strings.Repeat(`, (?, ?)`, len(times)-1)
+	var args []any
+	for i, t := range times {
+		args = append(args, i, t.UnixMilli())
+	}
+	err = d.engine.Read(ctx, func(s Conn) error {
+		list = nil
+		return s.Each(context.WithoutCancel(ctx), func(row Scanner) error {
+			var slot, billions, units int64
+			err := row.Scan(&slot, &billions, &units)
+			list = append(list, figures.Outstanding{At: times[slot], Worth: number(billions, units)})
+			return err
+		}, `WITH slots (slot, behind) AS (VALUES `+slots+`)
+			SELECT slot, billions, units FROM slots JOIN worth_history
+				ON worth_history.at = (SELECT max(at) FROM worth_history WHERE at <= behind)
+			ORDER BY slot`, args...)
+	})
+	return list, err
+}

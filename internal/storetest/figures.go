@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ func figuresTests() map[string]func(*world) {
 		"ActivitySpread":  testFiguresActivitySpread,
 		"ActivityBeside":  testFiguresActivityBeside,
 		"Presence":        testFiguresPresence,
+		"Outstanding":     testFiguresOutstanding,
 		"Waiting":         testFiguresWaiting,
 		"Forbidden":       testFiguresForbidden,
 	}
@@ -496,6 +498,51 @@ func testFiguresPresence(w *world) {
 	want(-time.Hour, 9*24*time.Hour, noted{five, 5, 3}, noted{2 * five, 4, 3}, noted{3 * five, 4, 0}, noted{figures.PresenceFor + five, 4, 0})
 }
 
+// Every quarter of an hour it is noted once what live codes are worth, if that is
+// known, and that is kept.
+func testFiguresOutstanding(w *world) {
+	start := w.clock.Now().Truncate(figures.OutstandingEvery).Add(figures.OutstandingEvery)
+	const quarter = figures.OutstandingEvery
+	note := func(after time.Duration) {
+		w.Helper()
+		w.clock.Set(start.Add(after))
+		w.check(w.figures.NoteOutstanding(w.ctx))
+	}
+	want := func(want string, after ...time.Duration) {
+		w.Helper()
+		times := make([]time.Time, len(after))
+		for i, d := range after {
+			times[i] = start.Add(d)
+		}
+		list, err := w.figures.Outstanding(w.ctx, w.root, times...)
+		w.check(err)
+		var got []string
+		for _, o := range list {
+			got = append(got, fmt.Sprintf("%v: %d", o.At.Sub(start), o.Worth))
+		}
+		if strings.Join(got, ", ") != want {
+			w.Errorf("at %v: %q, want %q", after, got, want)
+		}
+	}
+	note(0)
+	want("", -1)
+	want("0s: 0, 15m0s: 0", 0, quarter)
+	codes := w.issue("huge", 3, math.MaxInt64, time.Time{})
+	note(quarter - 1) // too late for the first time
+	want("0s: 0, 15m0s: 0", 0, quarter)
+	note(quarter)
+	w.disable(codes[0].ID)
+	note(2*quarter + time.Minute)
+	w.redeem(w.user("u", 0), codes[1].Key)
+	note(2*quarter + 2*time.Minute)
+	note(5 * quarter)
+	want("0s: 0, 14m59s: 0, 15m0s: 27670116110564327421, 30m0s: 18446744073709551614, 1h0m0s: 18446744073709551614, "+
+		"1h15m0s: 9223372036854775807, 2h30m0s: 9223372036854775807",
+		-time.Second, 0, quarter-time.Second, quarter, 2*quarter, 4*quarter, 5*quarter, 10*quarter)
+	note(figures.OutstandingFor + 2*quarter) // what is older than a time is dropped
+	want("30m0s: 18446744073709551614", quarter, 2*quarter)
+}
+
 // The summary counts what machines have not acknowledged, not what is for their
 // connections.
 func testFiguresWaiting(w *world) {
@@ -533,7 +580,8 @@ func testFiguresForbidden(w *world) {
 		_, err1 := w.figures.Summary(w.ctx, c.by)
 		_, err2 := w.figures.Activity(w.ctx, c.by, now, now)
 		_, err3 := w.figures.Presence(w.ctx, c.by, now, now)
-		for i, err := range []error{err1, err2, err3} {
+		_, err4 := w.figures.Outstanding(w.ctx, c.by, now)
+		for i, err := range []error{err1, err2, err3, err4} {
 			if refusal.CodeOf(err) != c.want || (err == nil) != (c.want == "") {
 				w.Errorf("query %d by %+v: %v, want %q", i, c.by, err, c.want)
 			}
