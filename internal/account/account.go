@@ -241,6 +241,11 @@ type Store interface {
 	Heads(ctx context.Context) ([]Head, error)
 	// Audit shows the whole ledger to a, as Auditor says.
 	Audit(ctx context.Context, a Auditor) error
+	// Verification reads what PutVerification wrote last; turn is 0 if it never did.
+	Verification(ctx context.Context) (turn int64, value []byte, err error)
+	// PutVerification writes what is known of a verification in place of what that turn
+	// says, and moves it to the next. It reports whether that turn was still there.
+	PutVerification(ctx context.Context, turn int64, value []byte) (ours bool, err error)
 }
 
 // Auditor is shown every entry, those of a lane in order, then each lane's head

@@ -155,6 +155,11 @@ func (c *Chain) headMAC(h *Head) []byte {
 	return c.sum(b)
 }
 
+func (c *Chain) verificationMAC(value []byte) []byte {
+	c.buf = text(append(c.buf[:0], "scrip ledger verification 1\x00"...), string(value))
+	return c.sum(c.buf)
+}
+
 func (c *Chain) sum(b []byte) []byte {
 	c.mac.Reset()
 	c.mac.Write(b)

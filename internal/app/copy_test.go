@@ -665,7 +665,7 @@ func TestCopyLeavesNothingOut(t *testing.T) {
 	t.Parallel()
 	left := []string{
 		"settings", "counters", "key_salt", "guesses", "leases", "duties", "redemption_changes", "redemption_worth", "activity", "activity_heads",
-		"jobs", "goose_db_version", "goose_lock", "sqlite_sequence", "ledger.ahead",
+		"jobs", "verification", "goose_db_version", "goose_lock", "sqlite_sequence", "ledger.ahead",
 	}
 	var want []string
 	for _, table := range sqlstore.Tables() {
@@ -715,7 +715,7 @@ func TestSQLiteGetsLanes(t *testing.T) {
 	p := sqliteSide(t)
 	createUser(t, p.env, "ann", "--quota", "5")
 	for _, text := range []string{
-		`DROP TABLE redemption_worth`, `DROP TABLE activity`, `DROP TABLE activity_heads`, `DROP TABLE presence_history`, `DROP TABLE worth_history`,
+		`DROP TABLE redemption_worth`, `DROP TABLE activity`, `DROP TABLE activity_heads`, `DROP TABLE presence_history`, `DROP TABLE worth_history`, `DROP TABLE verification`,
 		`DROP TABLE links`, `DROP TABLE jobs`, `DROP INDEX users_role`, `DROP INDEX users_status`,
 		`DROP INDEX pickup_codes_look`, `ALTER TABLE pickup_codes DROP COLUMN acknowledged`,
 		`ALTER TABLE ledger DROP COLUMN seq`, `ALTER TABLE ledger DROP COLUMN ahead`, `ALTER TABLE ledger DROP COLUMN lane`,

@@ -116,6 +116,9 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	defer stopWork()
 	redemptions := redemption.NewService(s.engine, s.Keys(), limiter(c, "redeems", s.engine), now)
 	overview := figures.NewService(s.engine, now)
+	verifications := account.NewVerifications(account.VerificationsConfig{
+		Store: s.engine, Key: s.ledgerKey, Walk: s.verify, Work: work, Log: log, Now: now,
+	})
 	var serving atomic.Bool
 	people, err := console.New(console.Config{
 		Accounts:       s.accounts,
@@ -134,7 +137,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 		Database:       kind(c),
 		GuessLimit:     c.GuessLimit,
 		GuessWindow:    c.GuessWindow,
-		Verify:         s.verify,
+		Verifications:  verifications,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -179,6 +182,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	defer func() {
 		stopWork()
 		jobs.Wait()
+		verifications.Wait()
 	}()
 
 	served := make(chan error, 1)

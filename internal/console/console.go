@@ -48,7 +48,8 @@ type Config struct {
 	// GuessLimit is how many guesses may fail in a GuessWindow; 0: as many as there are.
 	GuessLimit  int
 	GuessWindow time.Duration
-	Verify      Verify
+	// Verifications has the ledger verified.
+	Verifications *account.Verifications
 }
 
 // routes is every page and what it may be asked to do.
@@ -170,8 +171,6 @@ type server struct {
 	addresses *web.Addresses
 	live      *live
 	sheets    sheets
-	// verification is the one thing here that changes, and guards itself.
-	verification *verification
 }
 
 // embedded is what the program carries, the same for all servers.
@@ -198,7 +197,7 @@ func New(c Config) (http.Handler, error) {
 	s := &server{
 		Config: c, mux: http.NewServeMux(), languages: web.NewMatcher(), refusals: newRefusals(),
 		addresses: web.NewAddresses(c.Log, c.TrustedProxies), live: newLive(c.Work, c.Log, c.Now),
-		sheets: newSheets(), verification: new(verification),
+		sheets: newSheets(),
 	}
 	var err error
 	if s.embedded, err = load(); err != nil {

@@ -47,7 +47,7 @@ type ledgerPage struct {
 	Nothing             string // why nothing can be found
 	Entries             []entryView
 	First, Older, Table string // addresses; empty: there is none
-	Verification        verificationView
+	Verification        *verificationView
 }
 
 // readLedgerFilter reads the filter from the address. Nothing is why there can be
@@ -152,7 +152,9 @@ func (s *server) ledgerPage(v *visit) error {
 		v.w.Header().Set("HX-Push-Url", at("/ledger", set))
 		return v.part("ledger", "list", p)
 	}
-	p.Verification = s.verification.view(s.Now(), v.brief)
+	if p.Verification, err = s.verification(v); err != nil {
+		return err
+	}
 	return v.page(http.StatusOK, "ledger", "ledger", p)
 }
 
@@ -230,8 +232,45 @@ func reasonOf(e *account.Entry) string {
 	return d.Reason
 }
 
+// verificationView is how far the last verification has come.
+type verificationView struct {
+	account.Verification
+	Running, Stopped, Failed bool
+	Left                     string // about how long it takes still; empty: not known
+}
+
+// Percent is how much is done.
+func (w *verificationView) Percent() int64 {
+	if w.Total <= 0 {
+		return 0
+	}
+	return min(100, w.Done*100/w.Total)
+}
+
+// Whole says that the ledger is whole.
+func (w *verificationView) Whole() bool { return w.Report != nil && len(w.Report.Faults) == 0 }
+
+func (s *server) verification(v *visit) (*verificationView, error) {
+	last, err := s.Verifications.Last(v.ctx(), v.actor())
+	if err != nil {
+		return nil, err
+	}
+	w := &verificationView{
+		Verification: last, Running: last.State == account.VerificationUnderWay,
+		Stopped: last.State == account.VerificationStopped, Failed: last.State == account.VerificationFailed,
+	}
+	if took := last.Updated.Sub(last.Started); w.Running && took > 0 && last.Done > 0 && last.Done < last.Total {
+		left := float64(took) * float64(last.Total-last.Done) / float64(last.Done)
+		w.Left = v.brief(time.Duration(left) + time.Second)
+	}
+	return w, nil
+}
+
 func (s *server) verificationPage(v *visit) error {
-	view := s.verification.view(s.Now(), v.brief)
+	view, err := s.verification(v)
+	if err != nil {
+		return err
+	}
 	if v.isHTMX() {
 		return v.part("ledger", "verification", view)
 	}
@@ -239,12 +278,16 @@ func (s *server) verificationPage(v *visit) error {
 }
 
 func (s *server) startVerification(v *visit) error {
-	s.verification.start(s.Work, s.Log, s.Now, s.Verify, v.user.Username)
+	if err := s.Verifications.Begin(v.ctx(), v.actor(), v.user.Username); err != nil {
+		return err
+	}
 	return v.redirect("/ledger")
 }
 
 func (s *server) stopVerification(v *visit) error {
-	s.verification.stop()
+	if err := s.Verifications.Stop(v.ctx(), v.actor()); err != nil {
+		return err
+	}
 	return v.redirect("/ledger")
 }
 

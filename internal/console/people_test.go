@@ -24,6 +24,7 @@ import (
 	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
+	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/storetest"
@@ -101,15 +102,27 @@ func newPeople(tb testing.TB) *people {
 	p.pickups = pickup.NewService(db, db.Keys(), now, nil)
 	work, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
 	p.stop = stop
+	verifications := account.NewVerifications(account.VerificationsConfig{
+		Store: db, Key: func(ctx context.Context) (key []byte, err error) {
+			err = db.Keys().Use(ctx, func(r *keyring.Ring) error {
+				key = r.LedgerKey()
+				return nil
+			})
+			return key, err
+		},
+		Walk: func(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
+			return p.verify(ctx, progress)
+		},
+		Work: work, Log: slog.New(slog.NewTextHandler(p.logs, nil)), Now: now,
+	})
+	tb.Cleanup(verifications.Wait)
 	tb.Cleanup(stop)
 	p.config = console.Config{
 		Accounts: p.accounts, Redemptions: p.codes, Fleet: p.fleet, Pickups: p.pickups,
 		Figures: figures.NewService(db, now),
 		Keys:    db.Keys(), Log: slog.New(slog.NewTextHandler(p.logs, nil)), Now: now, Work: work, Version: "v9.8.7",
 		Database: "SQLite", MQTTAddress: "mqtt://broker.example:1883", GuessLimit: limitOfGuesses, GuessWindow: 10 * time.Minute,
-		Verify: func(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
-			return p.verify(ctx, progress)
-		},
+		Verifications: verifications,
 	}
 	h, err := console.New(p.config)
 	if err != nil {
@@ -300,6 +313,13 @@ func TestRedeem(t *testing.T) {
 	p.get(t, "admin", "/ledger").has(t, 200, "forgave the wrong codes of <a href=\""+p.at("alice"), "forgave the wrong codes of <b>127.0.0.1</b>")
 	p.post(t, "alice", "/redeem", "key", keys[2]).to(t, "/redeem")
 	p.get(t, "alice", "/redeem").has(t, 200, `redeem-sum">200,000<`)
+
+	// Only who may is offered to.
+	for range limitOfGuesses {
+		p.post(t, "root", "/redeem", "key", "nonsense").has(t, 422)
+	}
+	p.get(t, "admin", "/settings").has(t, 200, ">root</a>", `!value="u1"`, `name="subject" value="a127.0.0.1"`)
+	p.get(t, "root", "/settings").has(t, 200, ">root</a>", `name="subject" value="u1"`)
 }
 
 func TestOwnAccount(t *testing.T) {
@@ -559,20 +579,25 @@ func TestLedgerOlder(t *testing.T) {
 
 func TestVerification(t *testing.T) {
 	p := newPeople(t)
-	goOn, begun, calls := make(chan error), make(chan struct{}), 0
+	goOn, begun, further, calls := make(chan error), make(chan struct{}), make(chan struct{}), 0
 	p.verify = func(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
 		calls++
 		progress(4096, 10_000)
 		begun <- struct{}{}
-		select {
-		case err := <-goOn:
-			r := account.Report{Lanes: 1, Entries: 10_000, Accounts: 4}
-			if err != nil {
-				r.Faults = []string{err.Error()}
+		for {
+			select {
+			case err := <-goOn:
+				r := account.Report{Lanes: 1, Entries: 10_000, Accounts: 4}
+				if err != nil {
+					r.Faults = []string{err.Error()}
+				}
+				return r, nil
+			case <-further:
+				progress(8192, 10_000)
+			case <-ctx.Done():
+				begun <- struct{}{}
+				return account.Report{}, ctx.Err()
 			}
-			return r, nil
-		case <-ctx.Done():
-			return account.Report{}, ctx.Err()
 		}
 	}
 	ended := func(text string) {
@@ -591,6 +616,10 @@ func TestVerification(t *testing.T) {
 	<-begun
 	p.post(t, "root", "/ledger/verify").to(t, "/ledger") // not a second one
 	p.get(t, "root", "/ledger").has(t, 200, "4,096 of 10,000 entries", `value="40"`, "asked for by admin", "every 1s")
+	p.now.Add(1)
+	further <- struct{}{}
+	ended("8,192 of 10,000 entries")
+	p.get(t, "root", "/ledger").has(t, 200, "about one second left")
 	goOn <- nil
 	ended("The ledger is whole.")
 
@@ -602,7 +631,11 @@ func TestVerification(t *testing.T) {
 	p.post(t, "admin", "/ledger/verify").to(t, "/ledger")
 	<-begun
 	p.post(t, "admin", "/ledger/verify/stop").to(t, "/ledger")
-	ended("was stopped")
+	p.get(t, "root", "/ledger").has(t, 200, "was stopped")
+	p.now.Add(1)
+	further <- struct{}{} // when it writes how far it has come, it learns of that
+	<-begun
+	p.get(t, "root", "/ledger").has(t, 200, "was stopped")
 	if calls != 3 {
 		t.Errorf("verified %d times", calls)
 	}

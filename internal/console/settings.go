@@ -33,6 +33,7 @@ type limited struct {
 	Where    string // signin, redeem or machine
 	Username string
 	Out      bool // all guesses are used up
+	Mine     bool // whoever looks may let them in again
 }
 
 func (s *server) serverSettings(v *visit) error {
@@ -110,10 +111,29 @@ func (s *server) limited(v *visit) ([]limited, error) {
 	if err != nil {
 		return nil, err
 	}
+	mine := map[int64]bool{0: true} // what is no account's
+	for id := range ids {
+		if mine[id], err = s.mayDecide(v, id); err != nil {
+			return nil, err
+		}
+	}
 	for i := range all {
-		all[i].Username = names[all[i].AccountID]
+		all[i].Username, all[i].Mine = names[all[i].AccountID], mine[all[i].AccountID]
 	}
 	return all, nil
+}
+
+// mayDecide reports whether who looks may decide about an account.
+func (s *server) mayDecide(v *visit, id int64) (bool, error) {
+	by := v.actor()
+	if id <= 0 || by.Role >= account.RoleRoot {
+		return true, nil
+	}
+	u, err := s.Accounts.Get(v.ctx(), by, id)
+	if refusal.CodeOf(err) == refusal.AccountNotFound {
+		return false, nil
+	}
+	return err == nil && by.MustBeOver(u) == nil, err
 }
 
 // forgive lets somebody guess again.

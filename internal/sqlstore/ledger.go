@@ -2,6 +2,8 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -205,4 +207,27 @@ func AuditStep(ctx context.Context, s Conn, a account.Auditor, after int64) (las
 		}
 		return a.Balance(id, quota)
 	}, `SELECT id, quota FROM users ORDER BY id`)
+}
+
+// Verification implements account.Store.
+func (d *Store) Verification(ctx context.Context) (turn int64, value []byte, err error) {
+	err = d.engine.Read(ctx, func(s Conn) error {
+		err := s.Row(context.WithoutCancel(ctx), `SELECT turn, value FROM verification WHERE id = 1`).Scan(&turn, &value)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return turn, value, err
+}
+
+// PutVerification implements account.Store.
+func (d *Store) PutVerification(ctx context.Context, turn int64, value []byte) (ours bool, err error) {
+	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
+		n, err := t.change(ctx, `INSERT INTO verification (id, turn, value) VALUES (1, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET turn = excluded.turn, value = excluded.value WHERE verification.turn = ?`, turn+1, value, turn)
+		ours = n == 1
+		return err
+	})
+	return ours && err == nil, err
 }

@@ -59,9 +59,7 @@ func (w *world) verify(since []account.Checkpoint) {
 
 func (w *world) faults(since []account.Checkpoint) []string {
 	w.Helper()
-	ring, err := w.engine.Keys().Reload(w.ctx)
-	w.check(err)
-	r, err := account.Verify(w.ctx, w.engine, ring.LedgerKey(), since, nil)
+	r, err := account.Verify(w.ctx, w.engine, w.ledgerKey(), since, nil)
 	w.check(err)
 	return r.Faults
 }

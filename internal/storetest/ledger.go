@@ -15,9 +15,12 @@ import (
 
 func ledgerTests() map[string]func(*world) {
 	return map[string]func(*world){
-		"Filters":     testLedgerFilters,
-		"Verify":      testLedgerVerify,
-		"Checkpoints": testLedgerCheckpoints,
+		"Filters":            testLedgerFilters,
+		"Verify":             testLedgerVerify,
+		"Checkpoints":        testLedgerCheckpoints,
+		"Verification":       testLedgerVerification,
+		"VerificationDies":   testLedgerVerificationDies,
+		"VerificationForged": testLedgerVerificationForged,
 	}
 }
 
