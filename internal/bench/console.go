@@ -245,6 +245,7 @@ func (d *database) addHistory(ctx context.Context) error {
 	var kinds []string
 	for _, k := range []account.Kind{
 		account.KindIssue, account.KindRedeem, account.KindPickupCreate, account.KindPickupUse, account.KindPickupLateUse,
+		account.KindPickupWithdraw, account.KindReveal, account.KindDisable, account.KindDelete, account.KindPurge,
 	} {
 		kinds = append(kinds, "('"+string(k)+"')")
 	}

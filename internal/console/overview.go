@@ -153,7 +153,11 @@ func (s *server) charts(v *visit, worth *figures.Worth) (charts, error) {
 	for _, sl := range slots {
 		times = append(times, sl.to)
 	}
-	list, err := s.Figures.Activity(v.ctx(), v.actor(), times...)
+	var kinds []account.Kind
+	for _, of := range charted() {
+		kinds = append(kinds, of.kind)
+	}
+	list, err := s.Figures.Activity(v.ctx(), v.actor(), kinds, times...)
 	if err != nil {
 		return c, err
 	}

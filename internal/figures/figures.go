@@ -100,9 +100,10 @@ type Outstanding struct {
 type Store interface {
 	// Summary is how things stand at now, from one state of the database.
 	Summary(ctx context.Context, now time.Time) (Summary, error)
-	// Activity lists what has been added up of the quarters that begin between each of
-	// the times and the next, oldest first, by kind. There are two times or more.
-	Activity(ctx context.Context, times []time.Time) ([]Activity, error)
+	// Activity lists what has been added up of those kinds in the quarters that begin
+	// between each of the times and the next, oldest first, by kind. There is a kind or
+	// more, and there are two times or more.
+	Activity(ctx context.Context, kinds []account.Kind, times []time.Time) ([]Activity, error)
 	// FoldActivity adds up a bounded number of entries more, each once, and reports
 	// whether there may be others left.
 	FoldActivity(ctx context.Context) (more bool, err error)
@@ -142,18 +143,18 @@ func (s *Service) Summary(ctx context.Context, by account.Actor) (Summary, error
 	return s.store.Summary(ctx, s.now())
 }
 
-// Activity lists what the ledger adds up to between each of the times, which are in
+// Activity lists what the ledger's entries of those kinds add up to between each of the times, which are in
 // order, and the next, oldest first and by kind, for an admin: a quarter of an hour
 // belongs to where it begins, and the last few seconds are not there yet. It refuses
 // with refusal.InvalidRequest if that is longer than ActivityMax.
-func (s *Service) Activity(ctx context.Context, by account.Actor, times ...time.Time) ([]Activity, error) {
-	if len(times) < 2 {
+func (s *Service) Activity(ctx context.Context, by account.Actor, kinds []account.Kind, times ...time.Time) ([]Activity, error) {
+	if len(kinds) == 0 || len(times) < 2 {
 		return nil, by.MustBe(account.RoleAdmin)
 	}
 	if err := check(by, times[0], times[len(times)-1]); err != nil {
 		return nil, err
 	}
-	return s.store.Activity(ctx, times)
+	return s.store.Activity(ctx, kinds, times)
 }
 
 // Presence lists how many machines were online from one time on and before

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
@@ -37,7 +38,7 @@ func (f *fixture) summedUp() {
 	}
 	_, err := o.Summary(f.ctx, f.root)
 	f.check(err)
-	_, err = o.Activity(f.ctx, f.root, f.clock.Now(), f.clock.Now())
+	_, err = o.Activity(f.ctx, f.root, []account.Kind{account.KindIssue}, f.clock.Now(), f.clock.Now())
 	f.check(err)
 	_, err = o.Presence(f.ctx, f.root, f.clock.Now(), f.clock.Now())
 	f.check(err)

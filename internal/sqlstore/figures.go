@@ -305,8 +305,8 @@ func (d *Store) foldLane(ctx context.Context, from behind) (more bool, err error
 }
 
 // Activity implements figures.Store. It is added up where it lies: a month of
-// quarters is many rows to read.
-func (d *Store) Activity(ctx context.Context, times []time.Time) (list []figures.Activity, err error) {
+// quarters is many rows to read. They are read by kind: of most others nobody asks.
+func (d *Store) Activity(ctx context.Context, kinds []account.Kind, times []time.Time) (list []figures.Activity, err error) {
 	quarter := figures.Quarter.Milliseconds()
 	// The first that begins at that time or later.
 	first := func(t time.Time) int64 { return (t.Add(figures.Quarter).UnixMilli() - 1) / quarter }
@@ -314,6 +314,10 @@ func (d *Store) Activity(ctx context.Context, times []time.Time) (list []figures
 	var args []any
 	for i, t := range times[1:] {
 		args = append(args, i, first(times[i]), first(t))
+	}
+	asked := `(CAST(? AS TEXT))` + strings.Repeat(`, (?)`, len(kinds)-1)
+	for _, k := range kinds {
+		args = append(args, string(k))
 	}
 	err = d.engine.Read(ctx, func(s Conn) error {
 		list = nil
@@ -324,10 +328,10 @@ func (d *Store) Activity(ctx context.Context, times []time.Time) (list []figures
 			a.From, a.Amount = times[slot], number(billions, units)
 			list = append(list, a)
 			return err
-		}, `WITH slots (slot, first, behind) AS (VALUES `+slots+`)
+		}, `WITH slots (slot, first, behind) AS (VALUES `+slots+`), asked (of) AS (VALUES `+asked+`)
 			SELECT slot, kind, CAST(sum(entries) AS BIGINT), CAST(sum(count) AS BIGINT),
 				CAST(sum(billions) AS BIGINT), CAST(sum(units) AS BIGINT)
-			FROM slots CROSS JOIN activity WHERE quarter >= first AND quarter < behind
+			FROM slots CROSS JOIN asked CROSS JOIN activity WHERE kind = asked.of AND quarter >= first AND quarter < behind
 			GROUP BY slot, kind ORDER BY slot, kind`, args...)
 	})
 	return list, err

@@ -1,0 +1,4 @@
+-- +goose Up
+
+-- Charts are of a few kinds each, whatever others there are in those quarters.
+CREATE INDEX activity_kinds ON activity (kind, quarter, entries, count, billions, units);
