@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
@@ -64,9 +65,8 @@ type Verifications struct {
 // VerificationsConfig is what Verifications needs.
 type VerificationsConfig struct {
 	Store Store
-	// Key reads the ledger's key.
-	Key  func(context.Context) ([]byte, error)
-	Walk Walk
+	Keys  *keyring.Keys
+	Walk  Walk
 	// Work is the life of the walks.
 	Work context.Context
 	Log  *slog.Logger
@@ -86,12 +86,21 @@ func (s *Verifications) Last(ctx context.Context, by Actor) (Verification, error
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return Verification{}, err
 	}
-	key, err := s.Key(ctx)
+	key, err := s.key(ctx)
 	if err != nil {
 		return Verification{}, err
 	}
 	v, _, err := s.last(ctx, key)
 	return v, err
+}
+
+// key is the ledger's key.
+func (s *Verifications) key(ctx context.Context) (key []byte, err error) {
+	err = s.Keys.Use(ctx, func(r *keyring.Ring) error {
+		key = r.LedgerKey()
+		return nil
+	})
+	return key, err
 }
 
 // last reads the last one, and at which turn it is.
@@ -116,7 +125,7 @@ func (s *Verifications) Begin(ctx context.Context, by Actor, username string) er
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return err
 	}
-	key, err := s.Key(ctx)
+	key, err := s.key(ctx)
 	if err != nil {
 		return err
 	}
@@ -142,7 +151,7 @@ func (s *Verifications) Stop(ctx context.Context, by Actor) error {
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return err
 	}
-	key, err := s.Key(ctx)
+	key, err := s.key(ctx)
 	if err != nil {
 		return err
 	}

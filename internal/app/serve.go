@@ -117,7 +117,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ready func(*runni
 	redemptions := redemption.NewService(s.engine, s.Keys(), limiter(c, "redeems", s.engine), now)
 	overview := figures.NewService(s.engine, now)
 	verifications := account.NewVerifications(account.VerificationsConfig{
-		Store: s.engine, Key: s.ledgerKey, Walk: s.verify, Work: work, Log: log, Now: now,
+		Store: s.engine, Keys: s.Keys(), Walk: s.verify, Work: work, Log: log, Now: now,
 	})
 	var serving atomic.Bool
 	people, err := console.New(console.Config{

@@ -210,6 +210,9 @@ func serve(
 		Now:         now,
 		Work:        work,
 		Version:     "bench",
+		Verifications: account.NewVerifications(account.VerificationsConfig{
+			Store: from.accounts, Keys: keys, Work: work, Log: log, Now: now,
+		}),
 	})
 	if err != nil {
 		stopWork()

@@ -24,7 +24,6 @@ import (
 	"github.com/scrip-codes/scrip/internal/figures"
 	"github.com/scrip-codes/scrip/internal/fleet"
 	"github.com/scrip-codes/scrip/internal/guess"
-	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/pickup"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/storetest"
@@ -103,13 +102,7 @@ func newPeople(tb testing.TB) *people {
 	work, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
 	p.stop = stop
 	verifications := account.NewVerifications(account.VerificationsConfig{
-		Store: db, Key: func(ctx context.Context) (key []byte, err error) {
-			err = db.Keys().Use(ctx, func(r *keyring.Ring) error {
-				key = r.LedgerKey()
-				return nil
-			})
-			return key, err
-		},
+		Store: db, Keys: db.Keys(),
 		Walk: func(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
 			return p.verify(ctx, progress)
 		},

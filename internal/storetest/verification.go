@@ -43,7 +43,7 @@ func (w *world) verifier() *verifier {
 
 func (w *world) verifications(walk account.Walk) *account.Verifications {
 	return account.NewVerifications(account.VerificationsConfig{
-		Store: w.engine, Key: func(context.Context) ([]byte, error) { return w.ledgerKey(), nil }, Walk: walk,
+		Store: w.engine, Keys: w.engine.Keys(), Walk: walk,
 		Work: w.ctx, Log: slog.New(slog.DiscardHandler), Now: w.clock.Now,
 	})
 }
