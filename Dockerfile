@@ -16,13 +16,14 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/scrip ./cmd/scrip
-RUN mkdir /out/data /out/tmp
+RUN mkdir /out/data /out/tmp && script/licences /out/licences
 
 FROM scratch
 # For TLS to a database and a broker. Time zones are in the program.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build --chown=65532:65532 /out/tmp /tmp
 COPY --from=build --chown=65532:65532 /out/data /data
+COPY --from=build /out/licences /usr/share/doc/scrip
 COPY --from=build /out/scrip /usr/local/bin/scrip
 # An address without a host is all of the container's; what of it is published
 # is for whoever runs it to say.
