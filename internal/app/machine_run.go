@@ -260,7 +260,7 @@ func (v *virtual) happened(e device.Event) {
 			text = "Disconnected: codes work all the same, and their use is reported later."
 		}
 	case device.Added:
-		text = fmt.Sprintf("New pickup code %d: %s, until %s.", e.Pickup.ID, goods(e.Pickup), e.Pickup.Expires.Local().Format(time.DateTime))
+		text = fmt.Sprintf("New pickup code %d: %s, until %s.", e.Pickup.ID, goods(e.Pickup), e.Pickup.Expires.Local().Format(time.DateTime+" MST"))
 	case device.Withdrawn:
 		text = fmt.Sprintf("Pickup code %d was withdrawn.", e.Pickup.ID)
 	case device.Reported:

@@ -223,7 +223,21 @@ func (t *tab) fill(css, text string) {
 // press sends keys to whatever has the focus.
 func (t *tab) press(keys string) {
 	t.Helper()
-	t.do(chromedp.KeyEvent(keys))
+	ctx, cancel := context.WithTimeout(t.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, chromedp.KeyEvent(keys)); err != nil && !gaveWay(err) {
+		t.stuck(err)
+	}
+}
+
+// gaveWay reports whether err says that the page gave way to another one meanwhile.
+func gaveWay(err error) bool {
+	for _, text := range []string{"context with specified id", "context was destroyed", "target navigated or closed"} {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *tab) text(css string) string {
@@ -247,8 +261,8 @@ func (t *tab) until(expression string) {
 		switch {
 		case err == nil:
 			return
-		case ctx.Err() == nil && (strings.Contains(err.Error(), "context with specified id") || strings.Contains(err.Error(), "context was destroyed")):
-			continue // the page gave way to another one meanwhile
+		case ctx.Err() == nil && gaveWay(err):
+			continue
 		}
 		t.stuck(fmt.Errorf("%s: %w", expression, err))
 	}

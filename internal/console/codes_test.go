@@ -428,13 +428,16 @@ func TestManyCodes(t *testing.T) {
 	if got := p.kinds(t, 1); got != "reveal" {
 		t.Errorf("the ledger has %s", got)
 	}
-	if rows := readTable(t, many("csv", 5, 3)); len(rows) != 3 || rows[1][0] != "3" || rows[2][2] != keys[4] {
+	if rows := readTable(t, many("csv", 5, 3, 4)); len(rows) != 4 || rows[1][0] != "3" || rows[3][2] != keys[4] || rows[1][6] != "live" ||
+		rows[2][6] != "disabled" {
 		t.Errorf("the table is %v", rows)
 	}
 	for _, how := range []string{"a4", "letter"} {
 		if r := many(how, 3, 4); r.status != 200 || !strings.HasPrefix(r.body, "%PDF-") || r.header.Get("Content-Type") != "application/pdf" {
 			t.Errorf("%s: %d %.50s", how, r.status, r.body)
 		}
+		// What nobody can redeem is not to be handed out.
+		many(how, 4).has(t, 409, "disabled", "!%PDF")
 	}
 
 	before := p.kinds(t, 3)
@@ -494,7 +497,7 @@ func TestCodesAsATable(t *testing.T) {
 		form.Add("id", strconv.Itoa(id+1))
 	}
 	rows := readTable(t, p.send(t, p.as["admin"], "POST", "/codes/many", form))
-	if want := []string{"id", "name", "key", "quota", "expires", "link"}; len(rows) != 8 || !slices.Equal(rows[0], want) {
+	if want := []string{"id", "name", "key", "quota", "expires", "link", "status"}; len(rows) != 8 || !slices.Equal(rows[0], want) {
 		t.Fatalf("%v", rows)
 	}
 	for i, row := range rows[1:] {

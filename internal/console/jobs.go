@@ -142,15 +142,16 @@ func (s *server) sendCSV(v *visit, pages func(func([]redemption.View, error) boo
 			begun = true
 			v.download("text/csv; charset=utf-8", "codes-"+s.Now().In(v.zone()).Format("2006-01-02-1504")+".csv")
 			_, _ = v.w.Write([]byte("\ufeff")) // spreadsheets take it for UTF-8 then
-			_ = out.Write([]string{"id", "name", "key", "quota", "expires", "link"})
+			_ = out.Write([]string{"id", "name", "key", "quota", "expires", "link", "status"})
 		}
 		for i := range list {
 			c := &list[i]
+			state, _ := codeState(&c.Code, s.Now())
 			expires := ""
 			if !c.Expires.IsZero() {
 				expires = c.Expires.In(v.zone()).Format(time.RFC3339)
 			}
-			_ = out.Write([]string{plain(c.ID), cell(c.Name), c.Key, plain(c.Quota), expires, v.redeemLink(c.Key)}) // what fails is told by Error
+			_ = out.Write([]string{plain(c.ID), cell(c.Name), c.Key, plain(c.Quota), expires, v.redeemLink(c.Key), state}) // what fails is told by Error
 		}
 		if out.Flush(); out.Error() != nil {
 			return nil // the visitor has left, and needs no answer
@@ -210,12 +211,24 @@ func (s *server) drawSheet(v *visit, paper, title string, pages func(func([]rede
 	if paper == "letter" {
 		o.Paper = sheet.Letter
 	}
+	over := refusal.RedemptionNotFound
 	for list, err := range pages {
 		if err != nil {
 			return err
 		}
 		for i := range list {
 			c := &list[i]
+			switch state, _ := codeState(&c.Code, s.Now()); state { // nobody is to be handed what is worth nothing
+			case "used":
+				over = refusal.RedemptionUsed
+				continue
+			case "disabled":
+				over = refusal.RedemptionDisabled
+				continue
+			case "expired":
+				over = refusal.RedemptionExpired
+				continue
+			}
 			card := sheet.Card{Key: c.Key, Link: v.redeemLink(c.Key), Name: c.Name}
 			if len(card.Link) > sheet.MaxLink {
 				card.Link = ""
@@ -231,7 +244,7 @@ func (s *server) drawSheet(v *visit, paper, title string, pages func(func([]rede
 		}
 	}
 	if len(o.Cards) == 0 {
-		return refusal.New(refusal.RedemptionNotFound)
+		return refusal.New(over)
 	}
 	v.download("application/pdf", "codes-"+s.Now().In(v.zone()).Format("2006-01-02-1504")+".pdf")
 	return sheet.PDF(v.w, o)

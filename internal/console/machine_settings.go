@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ type machineSettings struct {
 	Form     machineForm // as it was typed, or as it is
 	Pickups  bool
 	Products []productForm // in the order of their slots
+	Shared   []string // slots with several of them
 	Older    string
 	New      productForm
 	Once     string
@@ -57,6 +59,9 @@ func (s *server) machineSettingsPage(v *visit, status int, change func(*machineS
 	}
 	for _, row := range shelves(list, nil) {
 		for _, at := range row {
+			if n := len(p.Products); n > 0 && p.Products[n-1].Slot == at.Slot && !slices.Contains(p.Shared, at.Slot) {
+				p.Shared = append(p.Shared, at.Slot)
+			}
 			p.Products = append(p.Products, productForm{m.No, at.ID, at.Name, at.Slot})
 		}
 	}

@@ -279,6 +279,10 @@ func TestMachineIsChanged(t *testing.T) {
 	p.post(t, "admin", at+"/products", "once", "1", "name", "Umbrella", "slot", "C1", "id", "120").to(t, settings+"?added=1#add")
 	p.post(t, "admin", at+"/products", "once", "1", "name", "Umbrella", "slot", "C1", "id", "120").to(t, settings+"?added=1#add") // the same form
 	p.get(t, "admin", settings).has(t, http.StatusOK, "Umbrella", "#120", "!#121")
+	p.get(t, "admin", settings).has(t, 200, "!more than one product")
+	p.post(t, "admin", at+"/products", "once", "4", "name", "Cape", "slot", "C1", "id", "121").to(t, settings+"?added=1#add")
+	p.get(t, "admin", settings).has(t, 200, "Slot C1 holds more than one product")
+	p.post(t, "admin", at+"/products/121/delete").to(t, settings)
 	p.post(t, "admin", at+"/products", "once", "2", "name", "Torch", "slot", "", "id", "").has(t, http.StatusUnprocessableEntity, `value="Torch"`)
 	p.post(t, "admin", at+"/products", "once", "3", "name", "Torch", "slot", "C2", "id", "x").has(t, http.StatusUnprocessableEntity, `value="Torch"`)
 	p.post(t, "admin", at+"/products/120", "name", "Parasol", "slot", "C3").to(t, settings)

@@ -63,6 +63,9 @@ type standing struct {
 	News    []entryView
 }
 
+// Fresh reports whether there is nothing to look at yet.
+func (n *standing) Fresh() bool { return n.Codes == figures.Codes{} && n.Machines == 0 }
+
 // Calm reports whether nothing needs a look.
 func (n *standing) Calm() bool {
 	return !n.Backlog && n.Late == 0 && len(n.Silent) == 0 && len(n.Guesses) == 0

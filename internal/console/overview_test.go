@@ -27,8 +27,9 @@ func (p *people) count(t *testing.T) {
 func TestOverview(t *testing.T) {
 	t.Parallel()
 	p := newPeople(t)
-	p.get(t, "admin", "/").has(t, 200, "Nothing needs a look", ">0<span class=\"of\"> / 0<")
+	p.get(t, "admin", "/").has(t, 200, "Nothing needs a look", ">0<span class=\"of\"> / 0<", "First steps", `href="/codes/new"`, `href="/machines/new"`)
 	m := p.machine(t)
+	p.get(t, "admin", "/").has(t, 200, "!First steps")
 	keys := p.batch(t, "spring", 5, time.Time{}) // each worth 1,000
 	p.batch(t, "short", 2, time.Unix(2_000_000_010, 0))
 	p.use(t, keys[0], keys[1])
@@ -83,7 +84,7 @@ func TestOverviewLooks(t *testing.T) {
 	}
 	r := p.get(t, "admin", "/")
 	r.has(t, 200, "!Nothing needs a look", "1 code was used after its end", `href="/late"`, "Lobby is silent", `href="/machines/`+machineNo+`"`,
-		"messages wait to be delivered", `href="/settings#guesses"`)
+		"to be delivered", `href="/settings#guesses"`)
 	if !regexp.MustCompile(`\d guess passwords or keys|Someone is guessing`).MatchString(r.body) {
 		t.Error("who guesses is not there")
 	}

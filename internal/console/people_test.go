@@ -364,7 +364,7 @@ func TestUsers(t *testing.T) {
 	p.post(t, "admin", "/users", "username", "alice").has(t, 422, `class="notice bad"`)
 	p.post(t, "admin", "/users", "username", "carol", "quota", "ten").has(t, 422, `class="notice bad"`)
 	r := p.post(t, "admin", "/users", "username", "carol", "quota", "１２,000")
-	r.has(t, 200, "One-time link for carol", "<svg", ">12,000<")
+	r.has(t, 200, "One-time link for carol", "Send it to carol alone", `data-address="/users/`, "<svg", ">12,000<")
 	link := regexp.MustCompile(`<code>` + regexp.QuoteMeta(p.server.URL) + `(/welcome/[0-9a-f]{32})</code>`).FindStringSubmatch(r.body)
 	if link == nil {
 		t.Fatalf("no link in\n%s", r.body)

@@ -230,6 +230,20 @@ func TestSignOut(t *testing.T) {
 	p.send(t, p.as["alice"], "POST", "/signin", url.Values{"username": {"alice"}, "password": {"correct horse"}}).to(t, "/")
 	p.send(t, there, "POST", "/signout", url.Values{"everywhere": {"1"}}).to(t, "/signin")
 	p.get(t, "alice", "/account").to(t, "/signin?next=%2Faccount")
+
+	// What is sent from a page that was left open comes back to it, and does nothing.
+	for referer, want := range map[string]string{
+		p.server.URL + "/account?x=1":      "/signin?next=%2Faccount%3Fx%3D1",
+		"https://elsewhere.example/account": "/signin",
+		"":                                  "/signin",
+		"%":                                 "/signin",
+	} {
+		r := p.ask(t, "nobody", "POST", "/account/name", url.Values{"display_name": {"Eve"}}, "Referer", referer)
+		r.to(t, want)
+		if r := p.get(t, "nobody", "/signin"); !strings.Contains(r.body, "You were signed out, and nothing was changed") {
+			t.Error("nobody says what happened")
+		}
+	}
 	if got := p.kinds(t, 1); got != string(account.KindUserSignOut) {
 		t.Errorf("the ledger has %s", got)
 	}

@@ -153,6 +153,16 @@ func (v *visit) redirect(to string) error {
 	return nil
 }
 
+// cameFrom is the page of this console that the request was sent from; empty if
+// that is not known.
+func (v *visit) cameFrom() string {
+	u, err := url.Parse(v.r.Referer())
+	if err != nil || u.Host != v.r.Host {
+		return ""
+	}
+	return local(u.RequestURI(), "")
+}
+
 // local is an address of this console that a visitor has brought along; else, or
 // if it is none, otherwise.
 func local(text, otherwise string) string {
@@ -178,9 +188,14 @@ func (v *visit) fail(err error) {
 		return // half an answer is out already
 	}
 	if e.Code == refusal.Unauthenticated {
+		next := v.r.URL.RequestURI()
+		if v.r.Method != http.MethodGet || v.isHTMX() { // back to the page that it came from
+			next = v.cameFrom()
+			v.sayLater(said{Text: v.t("signin.ended"), Bad: true})
+		}
 		to := "/signin"
-		if v.r.Method == http.MethodGet && !v.isHTMX() {
-			to += "?next=" + url.QueryEscape(v.r.URL.RequestURI())
+		if next != "" {
+			to += "?next=" + url.QueryEscape(next)
 		}
 		_ = v.redirect(to)
 		return

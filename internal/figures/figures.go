@@ -23,10 +23,10 @@ const (
 	PresenceEvery = 5 * time.Minute
 	// PresenceFor is how long that is kept.
 	PresenceFor = 8 * 24 * time.Hour
-	// OutstandingEvery is how often it is noted what live codes are worth, and
-	// OutstandingFor how long that is kept.
+	// OutstandingEvery is how often it is noted what live codes are worth.
 	OutstandingEvery = Quarter
-	OutstandingFor   = ActivityMax
+	// OutstandingFor is how long that is kept.
+	OutstandingFor = ActivityMax
 	// WaitingMax bounds what a Summary counts of messages that wait.
 	WaitingMax = 10_000
 

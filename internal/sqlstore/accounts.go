@@ -502,8 +502,9 @@ func (d *Store) History(
 		before = math.MaxInt64
 	}
 	walk := historyWalk * limit
-	arm := func(where string) string {
-		return `SELECT * FROM (` + selectEntry + `WHERE ` + where + ` AND ` + after(`?2`) + ` ORDER BY ` + newestFirst + Limit(walk) + `) AS arm`
+	arm := func(column, more string) string {
+		return `SELECT * FROM (` + selectEntry + `WHERE ` + column + ` >= ?1 AND (` + column + `, at, id) < (?1, ` + after(`?2`) + `)` + more +
+			` ORDER BY ` + about(column, newestFirst) + Limit(walk) + `) AS arm`
 	}
 	err = d.engine.Read(ctx, func(s Conn) error {
 		entries, next = nil, 0
@@ -527,7 +528,7 @@ func (d *Store) History(
 				return ErrEnough
 			}
 			return nil
-		}, arm(`actor_id = ?1`)+` UNION ALL `+arm(`account_id = ?1 AND account_id > 0 AND account_id <> actor_id`)+` ORDER BY `+newestFirst,
+		}, arm(`actor_id`, ``)+` UNION ALL `+arm(`account_id`, ` AND account_id > 0 AND account_id <> actor_id`)+` ORDER BY `+newestFirst,
 			id, before)
 	})
 	return entries, next, err

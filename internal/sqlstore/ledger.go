@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -53,75 +54,127 @@ func (d *Store) Ledger(ctx context.Context, f account.LedgerFilter) (entries []a
 // of id: clocks are set back, and redeems wait.
 const newestFirst = `at DESC, id DESC`
 
-// after is the condition of what newestFirst lists after an entry, whose id is the
-// parameter: it is written twice. After one that does not exist comes all.
+// after is where newestFirst comes to an entry, whose id is the parameter: it is
+// written twice. After one that does not exist comes all.
 func after(parameter string) string {
-	return `(at, id) < (coalesce((SELECT at FROM ledger WHERE id = ` + parameter + `), ` +
-		strconv.FormatInt(math.MaxInt64, 10) + `), ` + parameter + `)`
+	return `coalesce((SELECT at FROM ledger WHERE id = ` + parameter + `), ` + strconv.FormatInt(math.MaxInt64, 10) + `), ` + parameter
+}
+
+// about is the order of the entries with one value in a column, of which newestFirst
+// is a part. With the column in the order, and a range of it in place of one value,
+// no other index will do than that of the column: a planner that takes what it has
+// seen of others for this value's walks past all that are not about it.
+func about(column, order string) string { return column + ` DESC, ` + order }
+
+// arm is a part of a query of the ledger, which one index answers.
+type arm struct {
+	where string
+	args  []any
+	order string
 }
 
 // ledgerQuery writes the query as a union of arms, each of which walks one
 // index from its end and stops at the limit. Times beside a code only choose among
 // that one's entries, which are few.
 func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
-	type arm struct {
-		where string
-		args  []any
+	order := `id DESC`
+	if f.CodeID == 0 && f.PickupID == 0 && (f.MachineID != 0 || f.UserID != 0 || !f.From.IsZero() || !f.To.IsZero()) {
+		order = newestFirst
 	}
-	arms := []arm{{where: `true`}}
+	var union []string
+	for _, a := range ledgerArms(f, order) {
+		union = append(union, `SELECT * FROM (SELECT id FROM ledger WHERE `+a.where+` ORDER BY `+a.order+Limit(f.Limit)+`) AS arm`)
+		args = append(args, a.args...)
+	}
+	return selectEntry + `WHERE id IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY ` + order + Limit(f.Limit), args
+}
+
+func ledgerArms(f account.LedgerFilter, order string) []arm {
+	const account = ` AND account_id > 0 AND account_id <> actor_id`
+	switch {
+	case f.CodeID == 0 && f.PickupID == 0 && f.MachineID != 0 && f.UserID == 0:
+		return []arm{lately(`machine_id`, f.MachineID, ` AND machine_id > 0`, f)}
+	case f.CodeID == 0 && f.PickupID == 0 && f.MachineID == 0 && f.UserID > 0:
+		return []arm{lately(`actor_id`, f.UserID, ``, f), lately(`account_id`, f.UserID, account, f)}
+	case f.CodeID == 0 && f.PickupID == 0 && f.MachineID == 0 && f.UserID < 0:
+		return []arm{lately(`actor_id`, 0, ``, f)}
+	}
+	arms := []arm{{where: `true`, order: order}}
 	and := func(more ...arm) {
 		var product []arm
 		for _, a := range arms {
 			for _, b := range more {
-				product = append(product, arm{a.where + ` AND ` + b.where, append(slices.Clone(a.args), b.args...)})
+				product = append(product, arm{a.where + ` AND ` + b.where, append(slices.Clone(a.args), b.args...), cmp.Or(b.order, a.order)})
 			}
 		}
 		arms = product
 	}
-	order := `id DESC`
+	// single is about one code, as far as f goes back.
+	single := func(id int64, more string) arm {
+		a := arm{where: `first_id >= ? AND (first_id, id) < (?, ?) AND first_id = last_id AND first_id > 0` + more, order: about(`first_id`, `id DESC`)}
+		a.args = []any{id, id, cmp.Or(max(0, f.Before), math.MaxInt64)}
+		return a
+	}
 	if f.CodeID != 0 {
-		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id = 0`, []any{f.CodeID}},
-			arm{
-				`machine_id = 0 AND first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
-				[]any{f.CodeID - widestRange, f.CodeID, f.CodeID},
-			})
+		and(single(f.CodeID, ` AND machine_id = 0`), arm{
+			where: `machine_id = 0 AND first_id < last_id AND first_id BETWEEN ? AND ? AND last_id >= ?`,
+			args:  []any{f.CodeID - widestRange, f.CodeID, f.CodeID},
+			order: `id + 0 DESC`, // not to be walked
+		})
 	}
 	if f.PickupID != 0 {
-		and(arm{`first_id = ? AND first_id = last_id AND first_id > 0 AND machine_id > 0`, []any{f.PickupID}})
+		and(single(f.PickupID, ` AND machine_id > 0`))
 	}
 	if f.MachineID != 0 {
-		and(arm{`machine_id = ? AND machine_id > 0`, []any{f.MachineID}})
+		and(arm{where: `machine_id = ? AND machine_id > 0`, args: []any{f.MachineID}})
 	}
 	switch {
 	case f.UserID > 0:
-		and(arm{`actor_id = ?`, []any{f.UserID}},
-			arm{`account_id = ? AND account_id > 0 AND account_id <> actor_id`, []any{f.UserID}})
+		and(arm{where: `actor_id = ?`, args: []any{f.UserID}}, arm{where: `account_id = ?` + account, args: []any{f.UserID}})
 	case f.UserID < 0:
-		and(arm{`actor_id = 0`, nil})
-	}
-	if f.CodeID == 0 && f.PickupID == 0 && (f.MachineID != 0 || f.UserID != 0 || !f.From.IsZero() || !f.To.IsZero()) {
-		order = newestFirst
+		and(arm{where: `actor_id = 0`})
 	}
 	if !f.From.IsZero() {
-		and(arm{`at >= ?`, []any{f.From.UnixMilli()}})
+		and(arm{where: `at >= ?`, args: []any{f.From.UnixMilli()}})
 	}
 	if !f.To.IsZero() {
-		and(arm{`at < ?`, []any{f.To.UnixMilli()}})
+		and(arm{where: `at < ?`, args: []any{f.To.UnixMilli()}})
 	}
 	switch {
 	case f.Before > 0 && order == newestFirst:
-		and(arm{after(`?`), []any{f.Before, f.Before}})
+		and(arm{where: `(at, id) < (` + after(`?`) + `)`, args: []any{f.Before, f.Before}})
 	case f.Before > 0:
-		and(arm{`id < ?`, []any{f.Before}})
+		and(arm{where: `id < ?`, args: []any{f.Before}})
 	}
-	var union []string
-	for _, a := range arms {
-		union = append(union, `SELECT * FROM (SELECT id FROM ledger WHERE `+a.where+
-			` ORDER BY `+order+Limit(f.Limit)+`) AS arm`)
-		args = append(args, a.args...)
+	return arms
+}
+
+// lately is the entries with a value in a column, of the times that f chooses, and
+// behind where it says. More is what else the column's index asks for.
+func lately(column string, value int64, more string, f account.LedgerFilter) arm {
+	a := arm{order: about(column, newestFirst)}
+	and := func(where string, args ...any) {
+		a.where += where
+		a.args = append(a.args, args...)
 	}
-	return selectEntry + `WHERE id IN (` + strings.Join(union, ` UNION ALL `) + `) ORDER BY ` + order +
-		Limit(f.Limit), args
+	if f.From.IsZero() {
+		and(column+` >= ?`, value)
+	} else {
+		and(`(`+column+`, at) >= (?, ?)`, value, f.From.UnixMilli())
+	}
+	switch {
+	case f.Before > 0:
+		and(` AND (`+column+`, at, id) < (?, `+after(`?`)+`)`, value, f.Before, f.Before)
+		if !f.To.IsZero() { // which only matters for one that is not in those times
+			and(` AND at < ?`, f.To.UnixMilli())
+		}
+	case f.To.IsZero():
+		and(` AND `+column+` <= ?`, value)
+	default:
+		and(` AND (`+column+`, at) < (?, ?)`, value, f.To.UnixMilli())
+	}
+	and(more)
+	return a
 }
 
 // Heads implements account.Store.

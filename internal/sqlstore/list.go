@@ -738,7 +738,8 @@ func (l *lister) redeemed(ctx context.Context, exact []int64, by, before int64) 
 			hits = append(hits, r)
 		}
 		return nil
-	}, `SELECT id, kind, first_id FROM ledger WHERE actor_id = ?1 AND `+after(`?2`)+` ORDER BY `+newestFirst+Limit(usedWalk),
+	}, `SELECT id, kind, first_id FROM ledger WHERE actor_id >= ?1 AND (actor_id, at, id) < (?1, `+after(`?2`)+`)
+		ORDER BY `+about(`actor_id`, newestFirst)+Limit(usedWalk),
 		by, before); err != nil {
 		return nil, 0, err
 	}

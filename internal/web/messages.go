@@ -130,7 +130,7 @@ func Messages() map[refusal.Code]Words {
 
 		refusal.MachineNotFound: {
 			"售货机不存在",
-			"自動販売機が存在しません",
+			"自販機が存在しません",
 			"There is no such machine.",
 		},
 		refusal.MachineNo: {
@@ -140,12 +140,12 @@ func Messages() map[refusal.Code]Words {
 		},
 		refusal.MachineNoTaken: {
 			"该 machine_no 已被其他售货机使用",
-			"この machine_no はすでに別の自動販売機で使われています",
+			"この machine_no はすでに別の自販機で使われています",
 			"Another machine has this machine_no already.",
 		},
 		refusal.MachineName: {
 			"售货机名称须为 1 到 64 个字符，且不能包含控制字符",
-			"自動販売機の名前は制御文字を含まない 1～64 文字にしてください",
+			"自販機の名前は制御文字を含まない 1～64 文字にしてください",
 			"The name of a machine must have 1 to 64 characters, without control characters.",
 		},
 		refusal.MachineZone: {
@@ -160,13 +160,13 @@ func Messages() map[refusal.Code]Words {
 		},
 		refusal.MachineWrongPassword: {
 			"售货机编号或 MQTT 密码错误",
-			"自動販売機の番号または MQTT パスワードが違います",
+			"自販機の番号または MQTT パスワードが違います",
 			"The machine's number or its MQTT password is wrong.",
 		},
 
 		refusal.ProductNotFound: {
 			"该售货机没有此商品",
-			"この自動販売機にその商品はありません",
+			"この自販機にその商品はありません",
 			"The machine has no such product.",
 		},
 		refusal.ProductID: {
@@ -176,7 +176,7 @@ func Messages() map[refusal.Code]Words {
 		},
 		refusal.ProductIDTaken: {
 			"该售货机已有使用此 ID 的商品",
-			"この自動販売機には同じ ID の商品がすでにあります",
+			"この自販機には同じ ID の商品がすでにあります",
 			"The machine has a product with this id already.",
 		},
 		refusal.ProductName: {
@@ -192,7 +192,7 @@ func Messages() map[refusal.Code]Words {
 
 		refusal.PickupNotFound: {
 			"取货码不存在",
-			"受け取りコードが存在しません",
+			"受取コードが存在しません",
 			"There is no such pickup code.",
 		},
 		refusal.PickupQuantity: {
@@ -207,32 +207,32 @@ func Messages() map[refusal.Code]Words {
 		},
 		refusal.PickupMachineOff: {
 			"该售货机已关闭取货码功能",
-			"この自動販売機では受け取りコードの利用が無効になっています",
+			"この自販機では受取コードの利用が無効になっています",
 			"Pickup codes are switched off on this machine.",
 		},
 		refusal.PickupOverLimit: {
 			"取货数量超过该售货机一次可出货的件数（purchase_limit）",
-			"受け取る個数が、この自動販売機から一度に出せる数（purchase_limit）を超えています",
+			"受け取る個数が、この自販機から一度に出せる数（purchase_limit）を超えています",
 			"The quantity is more than this machine gives out at once (its purchase_limit).",
 		},
 		refusal.PickupProductHasLive: {
 			"该商品在此售货机上已有有效的取货码；如需再生成一个，请将 allow_more 设为 true",
-			"この商品にはすでに有効な受け取りコードがあります。さらに発行する場合は allow_more を true にしてください",
+			"この商品にはすでに有効な受取コードがあります。さらに発行する場合は allow_more を true にしてください",
 			"The product has a live pickup code on this machine already. To make another, set allow_more to true.",
 		},
 		refusal.PickupTooManyLive: {
 			"该售货机的有效取货码已达到上限 1000 个，请先撤回一部分，或等待其被使用或过期",
-			"この自動販売機の有効な受け取りコードが上限の 1000 個に達しています。一部を取り消すか、使用または失効するまでお待ちください",
+			"この自販機の有効な受取コードが上限の 1000 個に達しています。一部を取り消すか、使用または失効するまでお待ちください",
 			"This machine has 1000 live pickup codes, and no more are allowed. Withdraw some, or wait until some are used or expire.",
 		},
 		refusal.PickupUsed: {
 			"该取货码已被使用，无法撤回",
-			"この受け取りコードはすでに使用されているため、取り消せません",
+			"この受取コードはすでに使用されているため、取り消せません",
 			"This pickup code has been used already, so that it cannot be withdrawn.",
 		},
 		refusal.PickupExpired: {
 			"该取货码已过期，无需撤回",
-			"この受け取りコードは有効期限が切れているため、取り消す必要はありません",
+			"この受取コードは有効期限が切れているため、取り消す必要はありません",
 			"This pickup code has expired: there is nothing left to withdraw.",
 		},
 
@@ -263,7 +263,7 @@ func Messages() map[refusal.Code]Words {
 		},
 		refusal.AccountRole: {
 			"用户角色无效：1 为普通用户，10 为管理员",
-			"ロールが正しくありません。一般ユーザーは 1、管理者は 10 です",
+			"権限が正しくありません。一般ユーザーは 1、管理者は 10 です",
 			"This role does not exist: 1 is a user, 10 an admin.",
 		},
 		refusal.AccountRoleTooHigh: {
@@ -278,7 +278,7 @@ func Messages() map[refusal.Code]Words {
 		},
 		refusal.AccountLastRoot: {
 			"不能禁用最后一个启用的超级管理员，也不能更改其角色",
-			"有効な最後のルート管理者を無効にしたり、そのロールを変更したりすることはできません",
+			"有効な最後の最高管理者を無効にしたり、その権限を変更したりすることはできません",
 			"The last enabled root administrator cannot be disabled or given another role.",
 		},
 		refusal.AccountBalanceFull: {

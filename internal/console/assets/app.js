@@ -14,6 +14,10 @@
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
   cookie("scrip_zone", zone);
 
+  // A page that has shown a secret is not to be asked for again by a reload.
+  const address = document.querySelector("[data-address]")?.dataset.address;
+  if (address) history.replaceState(null, "", address);
+
   // Times.
   // One way to write them in every language, which nobody can take for another day.
   const two = (n) => String(n).padStart(2, "0");
@@ -112,7 +116,8 @@
   document.addEventListener("click", (e) => { if (e.target instanceof HTMLDialogElement && e.target.matches(".palette, .keys")) e.target.close(); });
 
   // Confirmations: data-ask on a form, or on the button that sends it, is the
-  // question; data-ask-yes the verb, data-ask-text what to know before.
+  // question (data-ask-one when one row is ticked); data-ask-yes the verb,
+  // data-ask-text what to know before.
   const ask = document.getElementById("ask");
   let asked = null;
   document.addEventListener("submit", (e) => {
@@ -122,7 +127,7 @@
     e.stopImmediatePropagation();
     const form = e.target, submitter = e.submitter;
     const count = document.querySelectorAll("table[data-select] tbody input:checked").length;
-    document.getElementById("ask-title").textContent = by.dataset.ask.replace("{n}", count);
+    document.getElementById("ask-title").textContent = (count === 1 && by.dataset.askOne || by.dataset.ask).replace("{n}", count);
     document.getElementById("ask-text").textContent = by.dataset.askText || "";
     const yes = ask.querySelector("[value=yes]");
     yes.textContent = by.dataset.askYes;

@@ -20,10 +20,6 @@
   const zone = document.querySelector("form[data-new] [name=zone]");
   if (zone) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || zone.value;
 
-  // A page that has shown a secret is not to be asked for again by a reload.
-  const address = document.querySelector("[data-address]")?.dataset.address;
-  if (address) history.replaceState(null, "", address);
-
   // What was made is forgotten by the dialog; the slot that opened it has the
   // focus again, also if it was drawn anew meanwhile.
   const make = document.getElementById("make");

@@ -32,7 +32,7 @@
 	const inZone = (options) => new Intl.DateTimeFormat(texts.lang, { timeZone: data.zone, hourCycle: "h23", ...options });
 	const minute = inZone({ hour: "2-digit", minute: "2-digit" });
 	const second = inZone({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
-	const dayOf = inZone({ year: "numeric", month: "2-digit", day: "2-digit" });
+	const dayOf = new Intl.DateTimeFormat("sv", { timeZone: data.zone, year: "numeric", month: "2-digit", day: "2-digit" }); // 2026-12-31
 	const untilText = (at) => (dayOf.format(at) === dayOf.format(now()) ? minute.format(at) : dayOf.format(at) + " " + minute.format(at));
 	const spaced = (code) => code.slice(0, 4) + " " + code.slice(4);
 	const countdown = (ms) => {
@@ -1083,6 +1083,7 @@
 		keep();
 		link.attempts = 0;
 		link.start();
+		el("cabinet").scrollIntoView({ block: "nearest" });
 	});
 
 	function keep() {
