@@ -18,7 +18,7 @@ type machineSettings struct {
 	Form     machineForm // as it was typed, or as it is
 	Pickups  bool
 	Products []productForm // in the order of their slots
-	Shared   []string // slots with several of them
+	Shared   []string      // slots with several of them
 	Older    string
 	New      productForm
 	Once     string
