@@ -180,11 +180,12 @@ func set(c *pgxpool.Config, url string) {
 // setPlans has each statement planned as the walk along an index that it was
 // written for, once for each connection. What the planner knows of a table is
 // minutes old, and nothing of one that is new: it would read a table from end to
-// end that was empty when it looked, and holds a million codes now. A database
-// that does not know a setting is left alone.
+// end that was empty when it looked, and holds a million codes now. Nor does it start
+// workers for what it takes to be much: they take longer to come than the few rows
+// that there are. A database that does not know a setting is left alone.
 const setPlans = `SELECT set_config(name, setting, false) FROM (VALUES
 		('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
-		('plan_cache_mode', 'force_generic_plan')) AS s (name, setting)
+		('max_parallel_workers_per_gather', '0'), ('plan_cache_mode', 'force_generic_plan')) AS s (name, setting)
 	WHERE current_setting(name, true) IS NOT NULL`
 
 // Migrate brings the schema of the database at the address up to date.
