@@ -144,6 +144,17 @@ func (dialect) LedgerLanes() (behind, in, place string) {
 		WHERE h.count > coalesce(a.seq, 0) ORDER BY h.lane`, `lane = ?1`, `seq`
 }
 
+// ActivityIn implements sqlstore.Dialect. Joined, all of a kind that there ever was
+// would be read and compared with each slot.
+func (dialect) ActivityIn() string {
+	return `SELECT slot, asked.of, sums.entries, sums.count, sums.billions, sums.units
+		FROM slots CROSS JOIN asked CROSS JOIN LATERAL (
+			SELECT CAST(sum(entries) AS BIGINT) AS entries, CAST(sum(count) AS BIGINT) AS count,
+				CAST(sum(billions) AS BIGINT) AS billions, CAST(sum(units) AS BIGINT) AS units
+			FROM activity WHERE kind = asked.of AND quarter >= first AND quarter < behind) AS sums
+		WHERE sums.entries IS NOT NULL ORDER BY slot, asked.of COLLATE "C"`
+}
+
 // Newest implements delivery.Store. Since does not go by ids: of two that are
 // written at the same time the higher may be there first.
 func (d *DB) Newest(ctx context.Context) (id int64, err error) {

@@ -109,6 +109,13 @@ func (dialect) LedgerLanes() (behind, in, place string) {
 	return `SELECT 0, coalesce(max(seq), 0) FROM activity_heads WHERE lane = 0`, `?1 = 0`, `id`
 }
 
+// ActivityIn implements sqlstore.Dialect. What stands first is gone through first.
+func (dialect) ActivityIn() string {
+	return `SELECT slot, kind, sum(entries), sum(count), sum(billions), sum(units)
+		FROM slots CROSS JOIN asked CROSS JOIN activity WHERE kind = asked.of AND quarter >= first AND quarter < behind
+		GROUP BY slot, kind ORDER BY slot, kind`
+}
+
 // Unfolded implements sqlstore.Dialect: the counts say all.
 func (dialect) Unfolded(context.Context, sqlstore.Conn, func(sqlstore.Change) error) error {
 	return nil

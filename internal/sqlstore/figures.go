@@ -328,11 +328,7 @@ func (d *Store) Activity(ctx context.Context, kinds []account.Kind, times []time
 			a.From, a.Amount = times[slot], number(billions, units)
 			list = append(list, a)
 			return err
-		}, `WITH slots (slot, first, behind) AS (VALUES `+slots+`), asked (of) AS (VALUES `+asked+`)
-			SELECT slot, kind, CAST(sum(entries) AS BIGINT), CAST(sum(count) AS BIGINT),
-				CAST(sum(billions) AS BIGINT), CAST(sum(units) AS BIGINT)
-			FROM slots CROSS JOIN asked CROSS JOIN activity WHERE kind = asked.of AND quarter >= first AND quarter < behind
-			GROUP BY slot, kind ORDER BY slot, kind`, args...)
+		}, `WITH slots (slot, first, behind) AS (VALUES `+slots+`), asked (of) AS (VALUES `+asked+`) `+d.dialect.ActivityIn(), args...)
 	})
 	return list, err
 }

@@ -80,6 +80,11 @@ type Dialect interface {
 	// query for lanes with entries that activity may not add up yet, and how far it
 	// does; the condition that an entry is in lane ?1; the column of its place there.
 	LedgerLanes() (behind, in, place string)
+	// ActivityIn adds up, for each of the kinds in asked (of) and each of the slots
+	// (slot, first, behind), the activity of the quarters from first on and before
+	// behind: slot, kind, entries, count, billions and units, if there is any, in the
+	// order of slot and kind.
+	ActivityIn() string
 	// Unfolded reads what the counts do not say yet.
 	Unfolded(ctx context.Context, s Conn, do func(Change) error) error
 }
