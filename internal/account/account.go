@@ -244,7 +244,8 @@ type Store interface {
 	// Verification reads what PutVerification wrote last; turn is 0 if it never did.
 	Verification(ctx context.Context) (turn int64, value []byte, err error)
 	// PutVerification writes what is known of a verification in place of what that turn
-	// says, and moves it to the next. It reports whether that turn was still there.
+	// says, and moves it to the next. It reports whether that turn was still there, or
+	// just this has been written in its place already.
 	PutVerification(ctx context.Context, turn int64, value []byte) (ours bool, err error)
 }
 

@@ -43,6 +43,7 @@ const (
 // on whichever server.
 type Verification struct {
 	State       VerificationState
+	Writer      string // tells what one server writes from what others do at the same moment
 	By          string // username
 	Started     time.Time
 	Updated     time.Time // when the rest was so
@@ -60,6 +61,9 @@ type Walk func(ctx context.Context, progress func(done, total int64)) (Report, e
 type Verifications struct {
 	VerificationsConfig
 	walks sync.WaitGroup
+
+	mu  sync.Mutex
+	end context.CancelFunc // of the walk of this server; nil: there is none
 }
 
 // VerificationsConfig is what Verifications needs.
@@ -120,7 +124,10 @@ func (s *Verifications) last(ctx context.Context, key []byte) (v Verification, t
 }
 
 // Begin has the ledger verified by this server, for an admin, unless that is under
-// way.
+// way. While this server has not yet ended one that was stopped it refuses with
+// refusal.TooBusy.
+//
+//nolint:contextcheck // the walk goes on when whoever asked has left
 func (s *Verifications) Begin(ctx context.Context, by Actor, username string) error {
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return err
@@ -133,20 +140,33 @@ func (s *Verifications) Begin(ctx context.Context, by Actor, username string) er
 	if err != nil || v.State == VerificationUnderWay || s.Work.Err() != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return refusal.Later(refusal.TooBusy, verificationEvery)
+	}
 	now := s.Now()
 	w := &walk{
 		Verifications: s, key: key, turn: turn,
-		is: Verification{State: VerificationUnderWay, By: username, Started: now, Updated: now},
+		is: Verification{State: VerificationUnderWay, Writer: NewToken(), By: username, Started: now, Updated: now},
 	}
 	if ours, err := w.put(ctx); err != nil || !ours { // somebody else was faster
 		return err
 	}
-	s.walks.Go(w.run)
+	work, end := context.WithCancel(s.Work)
+	s.end = end
+	s.walks.Go(func() {
+		w.run(work, end)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		end()
+		s.end = nil
+	})
 	return nil
 }
 
-// Stop stops the one that is under way, for an admin: its server sees that soon.
-// It refuses with refusal.TooBusy.
+// Stop stops the one that is under way, for an admin: its server sees that at once,
+// if it is this one, or soon. It refuses with refusal.TooBusy.
 func (s *Verifications) Stop(ctx context.Context, by Actor) error {
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return err
@@ -160,13 +180,23 @@ func (s *Verifications) Stop(ctx context.Context, by Actor) error {
 		if err != nil || v.State != VerificationUnderWay {
 			return err
 		}
-		v.State, v.Updated = VerificationStopped, s.Now()
+		v.State, v.Writer, v.Updated = VerificationStopped, NewToken(), s.Now()
 		w := &walk{Verifications: s, key: key, turn: turn, is: v}
 		if ours, err := w.put(ctx); err != nil || ours {
+			s.cancel()
 			return err
 		}
 	}
 	return refusal.Later(refusal.TooBusy, time.Second)
+}
+
+// cancel ends the walk of this server, if there is one.
+func (s *Verifications) cancel() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		s.end()
+	}
 }
 
 // walk is one verification, on the server that does it.
@@ -190,10 +220,8 @@ func (w *walk) put(ctx context.Context) (ours bool, err error) {
 	return ours, err
 }
 
-// run walks, and writes what that finds, unless it is stopped.
-func (w *walk) run() {
-	ctx, end := context.WithCancel(w.Work)
-	defer end()
+// run walks, and writes what that finds, unless it is stopped. End ends ctx.
+func (w *walk) run(ctx context.Context, end context.CancelFunc) {
 	taken := false // it was stopped
 	report, err := w.safely(ctx, func(done, total int64) {
 		now := w.Now()

@@ -509,7 +509,7 @@ func TestCodesAsATable(t *testing.T) {
 		if i == 6 {
 			expires = ""
 		}
-		if want := []string{strconv.Itoa(i + 1), name, c.Key, "1000", expires, p.server.URL + "/redeem?key=" + c.Key}; !slices.Equal(row, want) {
+		if want := []string{strconv.Itoa(i + 1), name, c.Key, "1000", expires, p.server.URL + "/redeem?key=" + c.Key, "live"}; !slices.Equal(row, want) {
 			t.Errorf("%v, want %v", row, want)
 		}
 	}

@@ -211,7 +211,7 @@ func (s *server) drawSheet(v *visit, paper, title string, pages func(func([]rede
 	if paper == "letter" {
 		o.Paper = sheet.Letter
 	}
-	over := refusal.RedemptionNotFound
+	over := refusal.RedemptionNotFound // why there is no card: by then the keys were read, and that is on record
 	for list, err := range pages {
 		if err != nil {
 			return err

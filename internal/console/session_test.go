@@ -234,6 +234,7 @@ func TestSignOut(t *testing.T) {
 	// What is sent from a page that was left open comes back to it, and does nothing.
 	for referer, want := range map[string]string{
 		p.server.URL + "/account?x=1":       "/signin?next=%2Faccount%3Fx%3D1",
+		p.server.URL + "/users/1/quota":     "/signin", // where a form was refused there is nothing to read
 		"https://elsewhere.example/account": "/signin",
 		"":                                  "/signin",
 		"%":                                 "/signin",

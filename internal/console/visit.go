@@ -160,6 +160,10 @@ func (v *visit) cameFrom() string {
 	if err != nil || u.Host != v.r.Host {
 		return ""
 	}
+	// Where a form was refused there may be nothing to read.
+	if _, pattern := v.s.mux.Handler(&http.Request{Method: http.MethodGet, Host: u.Host, URL: u}); !strings.HasPrefix(pattern, "GET /") {
+		return ""
+	}
 	return local(u.RequestURI(), "")
 }
 

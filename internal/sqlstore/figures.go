@@ -41,7 +41,8 @@ func (s *standing) sound() bool {
 	return s.Worth[0].Codes == 0
 }
 
-// standing reads how codes stand in that second, from a snapshot.
+// standing reads how codes stand in that second, from a snapshot; for 0 without what
+// is overdue, which would be all that ever expired.
 func (d *Store) standing(ctx context.Context, s Conn, second int64) (st standing, err error) {
 	if err := s.Each(ctx, func(row Scanner) error {
 		var state int64
@@ -61,9 +62,11 @@ func (d *Store) standing(ctx context.Context, s Conn, second int64) (st standing
 		return st, err
 	}
 	// The second term is 0 but after the clock was set back.
-	if err := s.Row(ctx, `SELECT CAST(coalesce((SELECT sum(enabled) FROM redemption_due WHERE expires < ?1), 0) AS BIGINT)
-		- (SELECT count(*) FROM redemptions WHERE state = 4 AND expires >= ?1)`, second).Scan(&st.overdue); err != nil {
-		return st, err
+	if second > 0 {
+		if err := s.Row(ctx, `SELECT CAST(coalesce((SELECT sum(enabled) FROM redemption_due WHERE expires < ?1), 0) AS BIGINT)
+			- (SELECT count(*) FROM redemptions WHERE state = 4 AND expires >= ?1)`, second).Scan(&st.overdue); err != nil {
+			return st, err
+		}
 	}
 	err = d.dialect.Unfolded(ctx, s, func(ch Change) error {
 		st.add(ch)

@@ -279,8 +279,11 @@ func (d *Store) PutVerification(ctx context.Context, turn int64, value []byte) (
 	err = d.engine.Write(ctx, func(ctx context.Context, t *Tx) error {
 		n, err := t.change(ctx, `INSERT INTO verification (id, turn, value) VALUES (1, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET turn = excluded.turn, value = excluded.value WHERE verification.turn = ?`, turn+1, value, turn)
-		ours = n == 1
-		return err
+		if ours = n == 1; err != nil || ours {
+			return err
+		}
+		// It may have been written before, and the answer lost.
+		return t.Row(ctx, `SELECT EXISTS (SELECT 1 FROM verification WHERE id = 1 AND turn = ? AND value = ?)`, turn+1, value).Scan(&ours)
 	})
 	return ours && err == nil, err
 }

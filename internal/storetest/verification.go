@@ -101,6 +101,7 @@ func testLedgerVerification(w *world) {
 	want(account.VerificationUnderWay, 70)
 	w.check(b.Stop(w.ctx, w.root))
 	want(account.VerificationStopped, 70)
+	w.refused(a.Begin(w.ctx, w.root, "root"), refusal.TooBusy) // one at a time
 	w.clock.Add(time.Second)
 	a.to(80) // and sees that
 	a.Wait()
@@ -113,6 +114,12 @@ func testLedgerVerification(w *world) {
 	if r := want(account.VerificationDone, 90).Report; r == nil || r.Lanes != 1 || r.Accounts != 3 || len(r.Faults) != 1 || r.MoreFaults != 1 {
 		w.Errorf("it found %+v", r)
 	}
+	// Its own server stops it at once.
+	w.check(a.Begin(w.ctx, w.root, "root"))
+	<-a.begun
+	w.check(a.Stop(w.ctx, w.root))
+	a.Wait()
+	want(account.VerificationStopped, 0)
 	if len(a.begun)+len(b.begun) > 0 {
 		w.Error("it was begun twice")
 	}
@@ -200,6 +207,7 @@ func testLedgerVerificationForged(w *world) {
 	put(turn-1, forged, false, account.VerificationDone)
 	put(turn+1, forged, false, account.VerificationDone)
 	put(turn, forged, true, account.VerificationNone)
+	put(turn, forged, true, account.VerificationNone) // once more, as if the answer had been lost
 	put(turn+1, []byte("x"), true, account.VerificationNone)
 	put(turn+2, value, true, account.VerificationDone) // an old one says when it was
 	w.check(whole.Begin(w.ctx, w.root, "root"))
