@@ -48,6 +48,17 @@ func TestVirtualMachine(t *testing.T) {
 		b.picture("machine-vends-" + l.String())
 		b.click(`#vm-hatch`)
 
+		// Made on the page, and typed with its keyboard.
+		b.click(`#vm-make`)
+		b.click(`#make-body button.main`)
+		b.until(`document.querySelector("#make-body .made")`)
+		made := regexp.MustCompile(`\D`).ReplaceAllString(b.text(`#make-body .made`), "")
+		b.click(`#make-body button.main`)
+		b.until(`document.querySelector("#vm-codes").innerText == "1" && !document.querySelector("dialog[open]")`)
+		b.press(made + kb.Enter)
+		b.until(`!document.querySelector("#vm-hatch").disabled`)
+		b.click(`#vm-hatch`)
+
 		_, kept := order()
 		second, offline := order()
 		b.until(`document.querySelector("#vm-codes").innerText == "2"`)

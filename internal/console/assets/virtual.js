@@ -1068,6 +1068,10 @@
 		e.preventDefault();
 	});
 
+	// When a code was made, it is the machine that keys are for, and not what opened
+	// the form.
+	document.getElementById("make")?.addEventListener("close", () => el("cabinet").focus({ preventScroll: true }));
+
 	el("hatch").addEventListener("click", () => {
 		clearTray();
 		if (!serving && !broken) {
