@@ -289,9 +289,10 @@ func (d *Store) waitingOf(
 	if len(machines) == 0 {
 		return found, nil
 	}
+	// As about says: in the order of ids alone those of all machines may be walked.
 	waits := func(what string) string {
-		return `(SELECT ` + what + ` FROM (SELECT sent, at FROM outbox INDEXED BY outbox_machine WHERE machine_id = m.id
-			AND code_id > 0 AND expires > ?2 ORDER BY id` + Limit(pickup.WaitingMax) + `) AS waiting)`
+		return `(SELECT ` + what + ` FROM (SELECT sent, at FROM outbox INDEXED BY outbox_machine WHERE machine_id BETWEEN m.id AND m.id
+			AND code_id > 0 AND expires > ?2 ORDER BY machine_id, id` + Limit(pickup.WaitingMax) + `) AS waiting)`
 	}
 	in, arg := d.dialect.In(machines)
 	err := s.Each(ctx, func(row Scanner) error {
@@ -328,8 +329,8 @@ func (d *Store) SilentMachines(ctx context.Context, limit int, at time.Time) (li
 				SELECT CAST(0 AS BIGINT), CAST(0 AS BIGINT)
 				UNION ALL SELECT (SELECT min(o.machine_id) FROM outbox o WHERE o.machine_id > w.machine_id), w.n + 1
 					FROM waiting w WHERE w.machine_id IS NOT NULL AND w.n < `+strconv.Itoa(pickup.SilentAmong)+`)
-			SELECT `+machineColumns+`, (SELECT o.at FROM outbox o WHERE o.machine_id = m.id AND o.code_id > 0
-				AND o.expires > ?2 ORDER BY o.id LIMIT 1) AS oldest
+			SELECT `+machineColumns+`, (SELECT o.at FROM outbox o WHERE o.machine_id BETWEEN m.id AND m.id AND o.code_id > 0
+				AND o.expires > ?2 ORDER BY o.machine_id, o.id LIMIT 1) AS oldest
 			FROM waiting w JOIN machines m ON m.id = w.machine_id WHERE m.deleted = 0
 				AND NOT (m.presence = 1 OR m.presence > 1 AND m.last_seen > ?1)
 			ORDER BY oldest NULLS LAST, m.id`+Limit(max(limit, 0)), silentSince(at), at.UnixMilli()); err != nil {
