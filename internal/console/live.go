@@ -128,7 +128,11 @@ func (l *live) now(t *topic) ([]byte, <-chan struct{}) {
 // what it is, among all parts, for all admins alike.
 func (v *visit) stream(name, page, part string, data func(context.Context) (any, error)) error {
 	name = v.lang.Tag() + " " + name
-	set, by := v.s.pages[v.lang][page], v.s
+	by := v.s
+	set, err := by.pages.of(v.lang, page)
+	if err != nil {
+		return err
+	}
 	t, err := by.live.join(name, func(ctx context.Context) (content []byte, err error) {
 		defer func() { // it runs by itself: nobody else would catch it
 			if p := recover(); p != nil {

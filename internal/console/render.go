@@ -14,6 +14,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
@@ -26,8 +27,9 @@ var pageFiles embed.FS
 
 // pages are the templates of each page by its name, in each tongue. A page
 // defines title and content; layout.html puts the frame around them, and
-// parts.html has what several pages use.
-type pages [web.Tongues]map[string]*template.Template
+// parts.html has what several pages use. Each is parsed when it is first looked at:
+// all of them are 13 MiB, and a server that only programs ask needs none.
+type pages [web.Tongues]map[string]func() (*template.Template, error)
 
 func loadPages(t texts, a assets) (pages, error) {
 	var all pages
@@ -36,26 +38,27 @@ func loadPages(t texts, a assets) (pages, error) {
 		return all, err
 	}
 	for tongue := range web.Tongues {
-		all[tongue] = map[string]*template.Template{}
-		base, err := template.New("").Funcs(functions(t, a, tongue)).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html")
-		if err != nil {
-			return all, err
-		}
+		all[tongue] = map[string]func() (*template.Template, error){}
 		for _, name := range names {
 			page := strings.TrimSuffix(path.Base(name), ".html")
 			if page == "layout" || page == "parts" {
 				continue
 			}
-			set, err := base.Clone()
-			if err != nil {
-				return all, err
-			}
-			if all[tongue][page], err = set.ParseFS(pageFiles, name); err != nil {
-				return all, err
-			}
+			all[tongue][page] = sync.OnceValues(func() (*template.Template, error) {
+				return template.New("").Funcs(functions(t, a, tongue)).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html", name)
+			})
 		}
 	}
 	return all, nil
+}
+
+// of finds the templates of a page.
+func (p *pages) of(tongue web.Tongue, page string) (*template.Template, error) {
+	parse := p[tongue][page]
+	if parse == nil {
+		return nil, fmt.Errorf("no page is named %q", page)
+	}
+	return parse()
 }
 
 // functions are what templates call.
@@ -195,9 +198,9 @@ func (v *visit) part(name, part string, data any) error {
 }
 
 func (v *visit) execute(status int, name, part string, data any) error {
-	set := v.s.pages[v.lang][name]
-	if set == nil {
-		return fmt.Errorf("no page is named %q", name)
+	set, err := v.s.pages.of(v.lang, name)
+	if err != nil {
+		return err
 	}
 	var b bytes.Buffer
 	if err := set.ExecuteTemplate(&b, part, data); err != nil {

@@ -229,7 +229,12 @@ func virtualSite(t *testing.T, broker http.Handler, m virtualMachine) string {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-src 'self'")
 		var page bytes.Buffer
-		err := all[web.English]["virtual"].ExecuteTemplate(&page, "layout", frame{Section: "machines", Data: virtualView{
+		virtual, err := all.of(web.English, "virtual")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		err = virtual.ExecuteTemplate(&page, "layout", frame{Section: "machines", Data: virtualView{
 			Machine: m, Password: r.FormValue("password"), MachinePath: "/machines/" + virtualNo, PasswordPath: "/machines/" + virtualNo + "/virtual",
 		}})
 		if err != nil {
