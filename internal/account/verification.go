@@ -90,21 +90,12 @@ func (s *Verifications) Last(ctx context.Context, by Actor) (Verification, error
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return Verification{}, err
 	}
-	key, err := s.key(ctx)
+	key, err := s.Keys.LedgerKey(ctx)
 	if err != nil {
 		return Verification{}, err
 	}
 	v, _, err := s.last(ctx, key)
 	return v, err
-}
-
-// key is the ledger's key.
-func (s *Verifications) key(ctx context.Context) (key []byte, err error) {
-	err = s.Keys.Use(ctx, func(r *keyring.Ring) error {
-		key = r.LedgerKey()
-		return nil
-	})
-	return key, err
 }
 
 // last reads the last one, and at which turn it is.
@@ -132,7 +123,7 @@ func (s *Verifications) Begin(ctx context.Context, by Actor, username string) er
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return err
 	}
-	key, err := s.key(ctx)
+	key, err := s.Keys.LedgerKey(ctx)
 	if err != nil {
 		return err
 	}
@@ -171,7 +162,7 @@ func (s *Verifications) Stop(ctx context.Context, by Actor) error {
 	if err := by.MustBe(RoleAdmin); err != nil {
 		return err
 	}
-	key, err := s.key(ctx)
+	key, err := s.Keys.LedgerKey(ctx)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/refusal"
 )
 
@@ -46,7 +45,7 @@ func (c *ledgerVerify) Run(ctx context.Context, p *program) error {
 		}
 	}
 	return p.with(ctx, opening{}, func(s *store) error {
-		key, err := s.ledgerKey(ctx)
+		key, err := s.Keys().LedgerKey(ctx)
 		if err != nil {
 			return err
 		}
@@ -59,18 +58,10 @@ func (c *ledgerVerify) Run(ctx context.Context, p *program) error {
 	})
 }
 
-func (s *store) ledgerKey(ctx context.Context) (key []byte, err error) {
-	err = s.Keys().Use(ctx, func(r *keyring.Ring) error {
-		key = r.LedgerKey()
-		return nil
-	})
-	return key, err
-}
-
 // verify walks the whole ledger. Progress is called now and then with how many
 // entries it has walked, and how many there were when it began.
 func (s *store) verify(ctx context.Context, progress func(done, total int64)) (account.Report, error) {
-	key, err := s.ledgerKey(ctx)
+	key, err := s.Keys().LedgerKey(ctx)
 	if err != nil {
 		return account.Report{}, err
 	}
@@ -115,7 +106,7 @@ type ledgerHead struct{}
 // Run prints a checkpoint.
 func (*ledgerHead) Run(ctx context.Context, p *program) error {
 	return p.with(ctx, opening{}, func(s *store) error {
-		key, err := s.ledgerKey(ctx)
+		key, err := s.Keys().LedgerKey(ctx)
 		if err != nil {
 			return err
 		}

@@ -211,22 +211,15 @@ func (s *server) drawSheet(v *visit, paper, title string, pages func(func([]rede
 	if paper == "letter" {
 		o.Paper = sheet.Letter
 	}
-	over := refusal.RedemptionNotFound // why there is no card: by then the keys were read, and that is on record
+	none := error(refusal.New(refusal.RedemptionNotFound)) // why there is no card: by then the keys were read, and that is on record
 	for list, err := range pages {
 		if err != nil {
 			return err
 		}
 		for i := range list {
 			c := &list[i]
-			switch state, _ := codeState(&c.Code, s.Now()); state { // nobody is to be handed what is worth nothing
-			case "used":
-				over = refusal.RedemptionUsed
-				continue
-			case "disabled":
-				over = refusal.RedemptionDisabled
-				continue
-			case "expired":
-				over = refusal.RedemptionExpired
+			if err := c.Refuse(0, s.Now()); err != nil { // nobody is to be handed what is worth nothing
+				none = err
 				continue
 			}
 			card := sheet.Card{Key: c.Key, Link: v.redeemLink(c.Key), Name: c.Name}
@@ -244,7 +237,7 @@ func (s *server) drawSheet(v *visit, paper, title string, pages func(func([]rede
 		}
 	}
 	if len(o.Cards) == 0 {
-		return refusal.New(over)
+		return none
 	}
 	v.download("application/pdf", "codes-"+s.Now().In(v.zone()).Format("2006-01-02-1504")+".pdf")
 	return sheet.PDF(v.w, o)

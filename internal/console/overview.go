@@ -208,7 +208,7 @@ func chartSlots(now time.Time, hours bool) []period {
 
 // drawn is the chart of one kind. List is in the order of time.
 func drawn(name string, kind account.Kind, slots []period, list []figures.Activity) chart {
-	c := chart{Name: name, Total: new(big.Int), Most: new(big.Int), Bars: make([]bar, len(slots))}
+	c := chart{Name: name, Total: new(big.Int), Bars: make([]bar, len(slots))}
 	worth := kind == account.KindIssue || kind == account.KindRedeem
 	if worth {
 		c.Worth = new(big.Int)
@@ -239,13 +239,19 @@ func drawn(name string, kind account.Kind, slots []period, list []figures.Activi
 	return c
 }
 
-// scale places the bars in the drawing.
-func (c *chart) scale() {
+// measure finds the most that is in the chart.
+func (c *chart) measure() {
+	c.Most = new(big.Int)
 	for i := range c.Bars {
-		if c.Bars[i].Count.Cmp(c.Most) > 0 {
-			c.Most = c.Bars[i].Count
+		if n := c.Bars[i].Count; n != nil && n.Cmp(c.Most) > 0 {
+			c.Most = n
 		}
 	}
+}
+
+// scale places the bars in the drawing.
+func (c *chart) scale() {
+	c.measure()
 	for i := range c.Bars {
 		b := &c.Bars[i]
 		b.X = i * barStep
@@ -268,7 +274,7 @@ func (s *server) outstanding(v *visit, slots []period, worth *figures.Worth) (*c
 	if err != nil {
 		return nil, err
 	}
-	c := &chart{Name: "outstanding", Most: new(big.Int), Bars: make([]bar, len(slots))}
+	c := &chart{Name: "outstanding", Bars: make([]bar, len(slots))}
 	for i, sl := range slots {
 		c.Bars[i] = bar{Label: sl.label, X: i * barStep}
 		if len(list) > 0 && list[0].At.Equal(sl.to) {
@@ -290,11 +296,7 @@ func (s *server) outstanding(v *visit, slots []period, worth *figures.Worth) (*c
 // draw draws the line, which is level in each slot.
 func (c *chart) draw() {
 	const low, high = chartHeight - 1, 2 // all of the line's width is in the drawing
-	for i := range c.Bars {
-		if n := c.Bars[i].Count; n != nil && n.Cmp(c.Most) > 0 {
-			c.Most = n
-		}
-	}
+	c.measure()
 	var line strings.Builder
 	for i := range c.Bars {
 		b := &c.Bars[i]
@@ -323,7 +325,7 @@ func (s *server) online(v *visit) (*chart, error) {
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	c := &chart{Name: "online", Total: big.NewInt(list[len(list)-1].Online), Most: new(big.Int)}
+	c := &chart{Name: "online", Total: big.NewInt(list[len(list)-1].Online)}
 	const strip = 96 // bars: a quarter of an hour each
 	from := now.Add(-24 * time.Hour).Truncate(figures.Quarter)
 	c.Bars = make([]bar, strip+1)

@@ -194,6 +194,15 @@ func (k *Keys) Use(ctx context.Context, do func(*Ring) error) error {
 	}
 }
 
+// LedgerKey is the ledger's key, which stays when the data keys are changed.
+func (k *Keys) LedgerKey(ctx context.Context) (key []byte, err error) {
+	err = k.Use(ctx, func(r *Ring) error {
+		key = r.LedgerKey()
+		return nil
+	})
+	return key, err
+}
+
 // Reload reads the stored keys and unwraps them. It fails with ErrWrongSecret
 // if none of the secrets does.
 func (k *Keys) Reload(ctx context.Context) (*Ring, error) {

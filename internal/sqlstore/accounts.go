@@ -528,7 +528,7 @@ func (d *Store) History(
 				return ErrEnough
 			}
 			return nil
-		}, arm(`actor_id`, ``)+` UNION ALL `+arm(`account_id`, ` AND account_id > 0 AND account_id <> actor_id`)+` ORDER BY `+newestFirst,
+		}, arm(`actor_id`, ``)+` UNION ALL `+arm(`account_id`, byOthers)+` ORDER BY `+newestFirst,
 			id, before)
 	})
 	return entries, next, err

@@ -66,6 +66,10 @@ func after(parameter string) string {
 // seen of others for this value's walks past all that are not about it.
 func about(column, order string) string { return column + ` DESC, ` + order }
 
+// byOthers is what the index of entries about an account asks for: what the account
+// did itself is found as that.
+const byOthers = ` AND account_id > 0 AND account_id <> actor_id`
+
 // arm is a part of a query of the ledger, which one index answers.
 type arm struct {
 	where string
@@ -90,14 +94,15 @@ func ledgerQuery(f account.LedgerFilter) (text string, args []any) {
 }
 
 func ledgerArms(f account.LedgerFilter, order string) []arm {
-	const account = ` AND account_id > 0 AND account_id <> actor_id`
-	switch {
-	case f.CodeID == 0 && f.PickupID == 0 && f.MachineID != 0 && f.UserID == 0:
-		return []arm{lately(`machine_id`, f.MachineID, ` AND machine_id > 0`, f)}
-	case f.CodeID == 0 && f.PickupID == 0 && f.MachineID == 0 && f.UserID > 0:
-		return []arm{lately(`actor_id`, f.UserID, ``, f), lately(`account_id`, f.UserID, account, f)}
-	case f.CodeID == 0 && f.PickupID == 0 && f.MachineID == 0 && f.UserID < 0:
-		return []arm{lately(`actor_id`, 0, ``, f)}
+	if f.CodeID == 0 && f.PickupID == 0 {
+		switch {
+		case f.MachineID != 0 && f.UserID == 0:
+			return []arm{lately(`machine_id`, f.MachineID, ` AND machine_id > 0`, f)}
+		case f.MachineID == 0 && f.UserID > 0:
+			return []arm{lately(`actor_id`, f.UserID, ``, f), lately(`account_id`, f.UserID, byOthers, f)}
+		case f.MachineID == 0 && f.UserID < 0:
+			return []arm{lately(`actor_id`, 0, ``, f)}
+		}
 	}
 	arms := []arm{{where: `true`, order: order}}
 	and := func(more ...arm) {
@@ -130,7 +135,7 @@ func ledgerArms(f account.LedgerFilter, order string) []arm {
 	}
 	switch {
 	case f.UserID > 0:
-		and(arm{where: `actor_id = ?`, args: []any{f.UserID}}, arm{where: `account_id = ?` + account, args: []any{f.UserID}})
+		and(arm{where: `actor_id = ?`, args: []any{f.UserID}}, arm{where: `account_id = ?` + byOthers, args: []any{f.UserID}})
 	case f.UserID < 0:
 		and(arm{where: `actor_id = 0`})
 	}
