@@ -35,3 +35,14 @@ func TestWelcome(t *testing.T) {
 		b.until(`location.pathname == "/"`)
 	}
 }
+
+// TestZone: the hours and days that the server draws are those of the browser's
+// zone, from the first page after the one to sign in on.
+func TestZone(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	b := p.tab(t, looks()[0])
+	b.signIn(p.token, "/?by=hours")
+	b.until(`[performance.timeOrigin, Date.now()].some((at) => document.querySelector(".chart .col:last-of-type title").textContent
+		.includes(" " + String(new Date(at).getHours()).padStart(2, "0") + ":00: "))`)
+}

@@ -7,10 +7,11 @@
   const lang = root.lang;
   const texts = () => document.getElementById("texts").dataset;
   const cookie = (name, value) => {
-    document.cookie = `${name}=${encodeURIComponent(value)};path=/;max-age=31536000;samesite=lax`;
+    document.cookie = `${name}=${value};path=/;max-age=31536000;samesite=lax`;
   };
 
-  // The server reads dates that are typed, and draws days, in this zone.
+  // The server reads dates that are typed, and draws days, in this zone. It takes the
+  // name as it stands: no zone's has a letter that a cookie may not hold.
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
   cookie("scrip_zone", zone);
 
