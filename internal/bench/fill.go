@@ -130,10 +130,12 @@ type filling struct {
 }
 
 // Of the codes that have not expired, by id, a mix is used and disabled
-// throughout. Of each batchesOf batches some have expired, and one has yet to.
+// throughout: neither number shares a divisor with ten, as batches and the number of
+// names do, or some names would have all of them and others none. Of each batchesOf
+// batches some have expired, and one has yet to.
 const (
-	usedEvery     = 20
-	disabledEvery = 200
+	usedEvery     = 21
+	disabledEvery = 199
 	batchesOf     = 20
 )
 
