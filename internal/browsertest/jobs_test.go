@@ -47,20 +47,21 @@ func TestJobs(t *testing.T) {
 
 var keyPattern = regexp.MustCompile(`[0-9a-f]{32}`)
 
-// makeBatch makes codes, shows and downloads them, disables some and looks at one.
+// makeBatch makes codes, shows and downloads them, disables some and then all that
+// the list has, on both its pages, enables them again, and looks at one.
 func (t *tab) makeBatch(p *program, name string) (keys []string) {
 	t.Helper()
 	t.follow(`a[href="/codes/new"]`)
 	t.fill(`input[name=name]`, name)
-	t.fill(`input[name=count]`, "12")
+	t.fill(`input[name=count]`, "62")
 	t.fill(`input[name=quota]`, "1,500")
-	t.shows(`[data-worth]`, "18,000")
+	t.shows(`[data-worth]`, "93,000")
 	t.follow(`#new-codes button`)
 	t.until(`location.pathname.startsWith("/jobs/")`)
 	job := eval[string](t, `location.pathname`)
 	t.follow(`button[value=keys]`)
 	keys = keyPattern.FindAllString(eval[string](t, `document.getElementById("all-keys").value`), -1)
-	if len(keys) != 12 {
+	if len(keys) != 62 {
 		t.Fatalf("%d keys are shown", len(keys))
 	}
 	for _, how := range []string{"csv", "a4", "letter"} {
@@ -72,7 +73,7 @@ func (t *tab) makeBatch(p *program, name string) (keys []string) {
 		}
 	}
 	t.open("/codes?batch=" + url.QueryEscape(name))
-	t.until(`document.querySelectorAll("tbody tr").length == 12`)
+	t.until(`document.querySelectorAll("tbody tr").length == 50`)
 	if found := eval[string](t, `document.body.innerText`); keyPattern.MatchString(found) {
 		t.Error("the list shows a key")
 	}
@@ -81,6 +82,23 @@ func (t *tab) makeBatch(p *program, name string) (keys []string) {
 	t.click(`#bulk button[value=disable]`)
 	t.follow(`#ask button[value=yes]`)
 	t.until(`document.querySelectorAll("tbody .state.bad").length == 2`)
+	for _, c := range []struct{ do, state string }{{"disable", "bad"}, {"enable", "live"}} {
+		t.click(`thead input`)
+		t.shows(`#bulk [data-count]`, "50")
+		t.click(`#bulk [data-every]`)
+		t.shows(`#bulk [data-count]`, "62")
+		if c.do == "disable" {
+			t.click(`#bulk button[value=disable]`)
+			t.shows(`#ask-title`, "62")
+			t.follow(`#ask button[value=yes]`)
+		} else {
+			t.follow(`#bulk button[value=enable]`)
+		}
+		t.until(`document.querySelectorAll("tbody .state.` + c.state + `").length == 50`)
+		t.follow(`a[rel=next]`)
+		t.until(`document.querySelectorAll("tbody .state.` + c.state + `").length == 12`)
+		t.follow(`a[rel=prev]`)
+	}
 	t.follow(`tbody tr:nth-child(3) td:nth-child(2) a`)
 	t.follow(`form[action$="/key"] button`)
 	if !keyPattern.MatchString(strings.ReplaceAll(t.text(`#key`), " ", "")) {

@@ -20,6 +20,8 @@ import (
 const (
 	pageSize    = 50
 	batchesSize = 50
+	// allMax is how many codes can be chosen at once.
+	allMax = redemption.JobCountMax
 	// offsetMax keeps a page number from meaning nothing.
 	offsetMax = 1 << 40
 )
@@ -30,10 +32,11 @@ type codeFilter struct {
 	Query, Status, Batch, User, From, To string
 }
 
-func codeFilterOf(v *visit) codeFilter {
+// codeFilterOf reads what link wrote.
+func codeFilterOf(get func(name string) string) codeFilter {
 	return codeFilter{
-		Query: v.r.FormValue("q"), Status: v.r.FormValue("status"), Batch: v.r.FormValue("batch"),
-		User: strings.TrimSpace(v.r.FormValue("user")), From: v.r.FormValue("from"), To: v.r.FormValue("to"),
+		Query: get("q"), Status: get("status"), Batch: get("batch"),
+		User: strings.TrimSpace(get("user")), From: get("from"), To: get("to"),
 	}
 }
 
@@ -123,6 +126,9 @@ type codeList struct {
 	Jobs       []redemption.Job        // under way
 	LiveWorth  string
 	First, End int64 // which rows of Total these are
+	// All is the newest of the codes if all of Total may be chosen at once, not only
+	// those of this page; otherwise 0.
+	All int64
 }
 
 func (s *server) codes(v *visit) error {
@@ -153,7 +159,7 @@ func (s *server) codes(v *visit) error {
 }
 
 func (s *server) codeList(v *visit) (list codeList, err error) {
-	list.Filter = codeFilterOf(v)
+	list.Filter = codeFilterOf(v.r.FormValue)
 	search, nobody, err := list.Filter.search(v)
 	if err != nil || nobody {
 		list.Nobody = nobody
@@ -184,6 +190,8 @@ func (s *server) codeList(v *visit) (list codeList, err error) {
 		}
 		if offset > 0 {
 			list.Newer = list.Filter.link("at", plain(max(0, offset-pageSize)))
+		} else if list.End < list.Total && list.Total <= allMax {
+			list.All = list.Rows[0].ID
 		}
 	}
 	return list, nil
@@ -408,27 +416,68 @@ func ticked(v *visit) ([]int64, error) {
 	return ids, nil
 }
 
-// manyCodes does something with the codes that were ticked.
+// listed are the ids of all codes that the list at an address has, up to allMax, but
+// for those that are newer than the newest that somebody saw there. It says if there
+// are more.
+func (s *server) listed(v *visit, link string, newest int64) (ids []int64, more bool, err error) {
+	at, err := url.Parse(local(link, ""))
+	if err != nil || at.Path != "/codes" {
+		return nil, false, refusal.New(refusal.InvalidRequest)
+	}
+	search, nobody, err := codeFilterOf(at.Query().Get).search(v)
+	if err != nil {
+		return nil, false, err
+	}
+	if nobody || search.UsedBy != 0 || newest <= 0 { // of these a list offers no such choice
+		return nil, false, refusal.New(refusal.InvalidRequest)
+	}
+	found, err := s.Redemptions.Find(v.ctx(), v.actor(), search, 0, allMax) // in one snapshot: pages would shift
+	if err != nil {
+		return nil, false, err
+	}
+	for i := range found.Codes {
+		if id := found.Codes[i].ID; id <= newest {
+			ids = append(ids, id)
+		}
+	}
+	return ids, found.Total > allMax, nil
+}
+
+// manyCodes does something with the codes that were ticked, or with all of the list.
 func (s *server) manyCodes(v *visit) error {
-	ids, err := ticked(v)
+	back := local(v.r.PostFormValue("back"), "/codes")
+	var ids []int64
+	var err error
+	if newest := v.r.PostFormValue("all"); newest != "" {
+		var more bool
+		if ids, more, err = s.listed(v, v.r.PostFormValue("back"), number64(newest)); err == nil && (more || len(ids) == 0) {
+			v.sayLater(said{Text: v.t("codes.list_changed"), Bad: true})
+			return v.redirect(back)
+		}
+	} else {
+		ids, err = ticked(v)
+	}
 	if err != nil {
 		return err
 	}
-	back := local(v.r.PostFormValue("back"), "/codes")
 	switch what := v.r.PostFormValue("do"); what {
 	case "enable", "disable":
 		status := redemption.StatusEnabled
 		if what == "disable" {
 			status = redemption.StatusDisabled
 		}
-		refused, err := s.Redemptions.ChangeMany(v.ctx(), v.actor(), ids, redemption.Change{Status: &status})
+		refused, err := inSteps(v, ids, func(ids []int64) (map[int64]refusal.Code, error) {
+			return s.Redemptions.ChangeMany(v.ctx(), v.actor(), ids, redemption.Change{Status: &status})
+		})
 		if err != nil {
 			return err
 		}
 		v.sayOf("codes."+what+"d", ids, refused)
 		return v.redirect(back)
 	case "delete":
-		refused, err := s.Redemptions.DeleteMany(v.ctx(), v.actor(), ids)
+		refused, err := inSteps(v, ids, func(ids []int64) (map[int64]refusal.Code, error) {
+			return s.Redemptions.DeleteMany(v.ctx(), v.actor(), ids)
+		})
 		if err != nil {
 			return err
 		}
@@ -436,10 +485,33 @@ func (s *server) manyCodes(v *visit) error {
 		return v.redirect(back)
 	case "csv", "a4", "letter", "keys":
 		return s.handOut(v, what, v.t("codes.title"), func(yield func([]redemption.View, error) bool) {
-			yield(s.Redemptions.Reveal(v.ctx(), v.actor(), ids))
+			for some := range slices.Chunk(ids, redemption.RevealMax) {
+				if !s.reveal(v, some, yield) {
+					return
+				}
+			}
 		})
 	}
 	return refusal.New(refusal.InvalidRequest)
+}
+
+// inSteps does something with so many codes at a time as the domain takes, and says
+// which it was refused for.
+func inSteps(
+	v *visit, ids []int64, do func(ids []int64) (map[int64]refusal.Code, error),
+) (map[int64]refusal.Code, error) {
+	all := map[int64]refusal.Code{}
+	for some := range slices.Chunk(ids, redemption.CountMax) {
+		if err := v.goOn(); err != nil {
+			return nil, err
+		}
+		refused, err := do(some)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, refused)
+	}
+	return all, nil
 }
 
 // sayOf has the next page say how many of the codes something was done to, and
@@ -449,9 +521,12 @@ func (v *visit) sayOf(key string, ids []int64, refused map[int64]refusal.Code) {
 	for _, code := range refused {
 		reasons[v.s.refusals.words[code].In(v.lang)]++
 	}
-	parts := []string{v.t(key, len(ids)-len(refused))}
+	counted := func(key string, n int, more ...any) string {
+		return v.t(key, append([]any{n, mustNumber(int64(n))}, more...)...)
+	}
+	parts := []string{counted(key, len(ids)-len(refused))}
 	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		parts = append(parts, v.t("codes.not", reasons[reason], reason))
+		parts = append(parts, counted("codes.not", reasons[reason], reason))
 	}
 	text := strings.Join(parts, " ")
 	v.sayLater(said{Text: text, Bad: len(refused) == len(ids)})
@@ -510,6 +585,9 @@ func (s *server) handOut(v *visit, how, title string, pages func(func([]redempti
 				return err
 			}
 			all = append(all, list...)
+		}
+		if len(all) == 0 {
+			return refusal.New(refusal.RedemptionNotFound)
 		}
 		return v.page(http.StatusOK, "keys", "codes", map[string]any{"Title": title, "Codes": all})
 	}

@@ -467,6 +467,97 @@ func TestManyCodes(t *testing.T) {
 	p.post(t, "admin", "/codes/many", "do", "enable", "id", "3", "back", "//evil.example").to(t, "/codes")
 }
 
+// TestEveryCodeOfAList: what can be done with ticked codes can be done with all that
+// a list has, on however many pages, and with no other.
+func TestEveryCodeOfAList(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t)
+	p.batch(t, "other", 60, time.Time{})
+	keys := p.batch(t, "leaked & lost", 100, time.Time{})
+	keys = append(keys, p.batch(t, "leaked & lost", 60, time.Time{})...)
+	p.use(t, keys[0], keys[159])
+	const at = "/codes?batch=leaked+%26+lost"
+	every := func(do, back, newest string) reply {
+		t.Helper()
+		return p.post(t, "admin", "/codes/many", "do", do, "back", back, "all", newest, "id", "1")
+	}
+	said := func(r reply, back, want string) {
+		t.Helper()
+		r.to(t, back)
+		if got := p.said(t, r); !strings.HasPrefix(got, want) {
+			t.Errorf("says %q, want %q", got, want)
+		}
+	}
+	p.get(t, "admin", at).has(t, 200, `name="all" value="220" data-every="160"`)
+	p.get(t, "admin", "/codes").has(t, 200, `name="all" value="220" data-every="220"`)
+	for _, none := range []string{at + "&at=50", at + "&status=used", "/codes?user=alice"} {
+		p.get(t, "admin", none).has(t, 200, `!name="all"`)
+	}
+
+	p.batch(t, "leaked & lost", 1, time.Time{}) // which nobody has seen in the list
+	p.post(t, "alice", "/codes/many", "do", "delete", "back", at, "all", "220").has(t, 403)
+	said(every("disable", at, "220"), at, "158 codes disabled. 2 not: A used")
+	for id, want := range map[int64]redemption.Status{
+		1: redemption.StatusEnabled, 60: redemption.StatusEnabled, 61: redemption.StatusUsed, 62: redemption.StatusDisabled,
+		219: redemption.StatusDisabled, 220: redemption.StatusUsed, 221: redemption.StatusEnabled,
+	} {
+		if c := p.codeOf(t, id); c.Status != want {
+			t.Errorf("code %d is %d, want %d", id, c.Status, want)
+		}
+	}
+	said(every("enable", at+"&status=disabled", "219"), at+"&status=disabled", "158 codes enabled.")
+
+	if rows := readTable(t, every("csv", at, "220")); len(rows) != 161 || rows[1][0] != "220" || rows[160][2] != keys[0] {
+		t.Errorf("the table has %d rows", len(rows))
+	}
+	every("keys", at, "220").has(t, 200, "160 keys", keys[1]+"\n"+keys[0])
+	if got := p.kinds(t, 4); got != "reveal reveal reveal reveal" {
+		t.Errorf("the ledger has %s", got)
+	}
+
+	before := p.kinds(t, 3)
+	for _, c := range [][2]string{
+		{at, "x"},
+		{at, "0"},
+		{at, "-1"},
+		{"/codes?user=alice", "220"},
+		{"/codes?user=nobody", "220"},
+		{"", "220"},
+		{"/", "220"},
+		{"//evil.example/codes", "220"},
+		{"https://evil.example/codes", "220"},
+		{"/codes/1", "220"},
+	} {
+		every("delete", c[0], c[1]).has(t, 422)
+	}
+	said(every("delete", "/codes?batch=none", "220"), "/codes?batch=none", "bad The list has changed.")
+	if after := p.kinds(t, 3); after != before {
+		t.Errorf("the ledger has %s on top", after)
+	}
+	said(every("delete", at, "220"), at, "160 codes deleted.")
+	if list := p.get(t, "admin", at); list.ids() != "221" {
+		t.Errorf("left are %s", list.ids())
+	}
+}
+
+// TestTooManyForOnce: no list offers, and nobody gets, more codes at once than may
+// be.
+func TestTooManyForOnce(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t)
+	for range 100 {
+		p.batch(t, "spring", 100, time.Time{})
+	}
+	p.get(t, "admin", "/codes").has(t, 200, `name="all" value="10000" data-every="10000"`)
+	p.batch(t, "spring", 1, time.Time{})
+	p.get(t, "admin", "/codes").has(t, 200, `!name="all"`)
+	r := p.post(t, "admin", "/codes/many", "do", "delete", "back", "/codes", "all", "10000")
+	if got := p.said(t, r); !strings.HasPrefix(got, "bad The list has changed.") {
+		t.Errorf("says %q", got)
+	}
+	p.get(t, "admin", "/codes/1").has(t, 200)
+}
+
 // readTable reads a table that was sent as a file.
 func readTable(t *testing.T, r reply) [][]string {
 	t.Helper()

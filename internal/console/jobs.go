@@ -87,10 +87,6 @@ func (s *server) jobCodes(v *visit) error {
 func (s *server) revealed(v *visit, job int64) func(func([]redemption.View, error) bool) {
 	return func(yield func([]redemption.View, error) bool) {
 		for after := int64(0); ; {
-			if err := v.ctx().Err(); err != nil { // who has left is shown no more keys
-				yield(nil, err)
-				return
-			}
 			list, next, err := s.Redemptions.JobCodes(v.ctx(), v.actor(), job, after, redemption.RevealMax)
 			if err != nil {
 				yield(nil, err)
@@ -100,21 +96,25 @@ func (s *server) revealed(v *visit, job int64) func(func([]redemption.View, erro
 			for i := range list {
 				ids[i] = list[i].ID
 			}
-			if len(ids) > 0 {
-				list, err = s.Redemptions.Reveal(v.ctx(), v.actor(), ids)
-				if refusal.CodeOf(err) == refusal.RedemptionNotFound { // deleted in between
-					list, err = nil, nil
-				}
-				if !yield(list, err) || err != nil {
-					return
-				}
-			}
-			if next == 0 {
+			if len(ids) > 0 && !s.reveal(v, ids, yield) || next == 0 {
 				return
 			}
 			after = next
 		}
 	}
+}
+
+// reveal yields the next codes, with their keys, and reports whether to go on.
+func (s *server) reveal(v *visit, ids []int64, yield func([]redemption.View, error) bool) bool {
+	if err := v.ctx().Err(); err != nil { // who has left is shown no more keys
+		yield(nil, err)
+		return false
+	}
+	list, err := s.Redemptions.Reveal(v.ctx(), v.actor(), ids)
+	if refusal.CodeOf(err) == refusal.RedemptionNotFound { // deleted in between
+		return true
+	}
+	return yield(list, err) && err == nil
 }
 
 // download says that what follows is a file.
@@ -135,7 +135,7 @@ func (s *server) sendCSV(v *visit, pages func(func([]redemption.View, error) boo
 			return err // before the first row it can still be told
 		}
 		if begun {
-			if err := http.NewResponseController(v.w).SetWriteDeadline(s.Now().Add(exportTimeout)); err != nil {
+			if err := v.goOn(); err != nil {
 				return err
 			}
 		} else {

@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	exportMax     = 1_000_000 // entries of one export
-	exportStep    = 1000
-	exportTimeout = 30 * time.Second // for one step to be read
+	exportMax  = 1_000_000 // entries of one export
+	exportStep = 1000
 )
 
 // ledgerFilter is what the list shows, as it stands in its address.
@@ -185,7 +184,6 @@ func (s *server) exportLedger(v *visit) error {
 		"id", "lane", "seq", "time", "kind", "actor_id", "actor", "address", "account_id", "account", "machine_no",
 		"first_id", "last_id", "count", "amount", "detail",
 	}) // what fails is told by Error
-	c := http.NewResponseController(v.w)
 	for sent := 0; ; {
 		users, machines, err := s.named(v.ctx(), v.actor(), list)
 		if err != nil {
@@ -204,7 +202,7 @@ func (s *server) exportLedger(v *visit) error {
 			out.Flush()
 			return nil
 		}
-		if err := c.SetWriteDeadline(s.Now().Add(exportTimeout)); err != nil {
+		if err := v.goOn(); err != nil {
 			return err
 		}
 		f.Before = list[len(list)-1].ID

@@ -34,6 +34,7 @@ const (
 	cookieFor   = 365 * 24 * time.Hour
 	saidFor     = time.Minute
 	saidTextMax = 1024
+	stepTimeout = 30 * time.Second // for one step of a long answer to be made and read
 )
 
 // visit is one request on its way through.
@@ -300,6 +301,11 @@ func (v *visit) zone() *time.Location {
 		}
 	}
 	return time.UTC
+}
+
+// goOn gives an answer that is made step by step stepTimeout for the next one.
+func (v *visit) goOn() error {
+	return http.NewResponseController(v.w).SetWriteDeadline(v.s.Now().Add(stepTimeout))
 }
 
 // setCookie sets a cookie that scripts cannot read; for 0 it ends.

@@ -127,8 +127,8 @@
     e.preventDefault();
     e.stopImmediatePropagation();
     const form = e.target, submitter = e.submitter;
-    const count = document.querySelectorAll("table[data-select] tbody input:checked").length;
-    document.getElementById("ask-title").textContent = (count === 1 && by.dataset.askOne || by.dataset.ask).replace("{n}", count);
+    const count = document.querySelector("[data-every]:checked")?.dataset.every ?? document.querySelectorAll("table[data-select] tbody input:checked").length;
+    document.getElementById("ask-title").textContent = (count === 1 && by.dataset.askOne || by.dataset.ask).replace("{n}", grouped(count));
     document.getElementById("ask-text").textContent = by.dataset.askText || "";
     const yes = ask.querySelector("[value=yes]");
     yes.textContent = by.dataset.askYes;
@@ -143,22 +143,27 @@
   }, true);
 
   // Ticked rows: a table with data-select has a form, of that id, which is shown
-  // while any is ticked.
+  // while any is ticked. In it data-every stands for so many rows of all pages; to
+  // tick or not to tick one of them alone takes that back.
+  const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
   const ticked = (table) => {
     const boxes = [...table.querySelectorAll("tbody input[type=checkbox]")];
     const n = boxes.filter((b) => b.checked).length;
     const bar = document.getElementById(table.dataset.select);
     if (bar) {
       bar.hidden = n === 0;
-      bar.querySelectorAll("[data-count]").forEach((c) => { c.textContent = String(n); });
+      const every = bar.querySelector("[data-every]:checked");
+      bar.querySelectorAll("[data-count]").forEach((c) => { c.textContent = grouped(every ? every.dataset.every : n); });
     }
     const all = table.querySelector("thead input[type=checkbox]");
     if (all) { all.checked = n > 0 && n === boxes.length; all.indeterminate = n > 0 && n < boxes.length; }
   };
   document.addEventListener("change", (e) => {
-    const table = e.target.closest?.("table[data-select]");
+    const every = e.target.matches?.("[data-every]");
+    const table = every ? e.target.form.querySelector("table[data-select]") : e.target.closest?.("table[data-select]");
     if (!table || e.target.type !== "checkbox") return;
-    if (e.target.closest("thead")) table.querySelectorAll("tbody input[type=checkbox]").forEach((b) => { b.checked = e.target.checked; });
+    if (every || e.target.closest("thead")) table.querySelectorAll("tbody input[type=checkbox]").forEach((b) => { b.checked = e.target.checked; });
+    if (!every) table.closest("form").querySelectorAll("[data-every]").forEach((b) => { b.checked = false; });
     ticked(table);
   });
 
