@@ -239,6 +239,23 @@ func TestPickupCodeOnThePage(t *testing.T) {
 	p.part(t, "GET", fmt.Sprintf("%s/pickups/%d", at, c.ID), nil).has(t, http.StatusOK, "Withdrawn", "!hx-trigger")
 }
 
+// TestProductsInTheStory: what a code was made for stands there by its name of that
+// time; entries from before that was written down have the number.
+func TestProductsInTheStory(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t)
+	p.machine(t)
+	p.pickup(t, 2)
+	name := "Cola & ice"
+	if _, err := p.fleet.ChangeProduct(t.Context(), account.Operator(), machineNo, 2, fleet.ProductChange{Name: &name}); err != nil {
+		t.Fatal(err)
+	}
+	p.pickup(t, 2)
+	p.get(t, "admin", "/ledger").has(t, 200, "<b>1</b> × <b>Cola</b>", "<b>1</b> × <b>Cola &amp; ice</b>")
+	p.database.Alter(t, `UPDATE ledger SET detail = '{"product_id":2,"quantity":1}' WHERE kind = 'pickup_create'`)
+	p.get(t, "admin", "/ledger").has(t, 200, "<b>1</b> × <b>product 2</b>", "!× <b>Cola")
+}
+
 func TestLateUsesAreAcknowledged(t *testing.T) {
 	p := newPeople(t)
 	m := p.machine(t)

@@ -647,7 +647,7 @@ func TestSettings(t *testing.T) {
 	if got := p.kinds(t, 1); got != "reveal" {
 		t.Errorf("showing the app key is on record as %s", got)
 	}
-	p.get(t, "admin", "/ledger").has(t, 200, "looked at the app key of", "!a secret key")
+	p.get(t, "admin", "/ledger").has(t, 200, "looked at the app key of <a href=\"/settings/merchants/1\">Acme &lt;b&gt;</a>", "!a secret key")
 
 	p.post(t, "admin", "/settings/merchants/1", "name", "Beta", "payload", "json", "signature", "percent-encoded", "expiry", "s").
 		to(t, "/settings/merchants/1")

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"html"
@@ -139,6 +140,7 @@ type detail struct {
 	MerchantID int64           `json:"merchant_id"`
 	MachineNo  string          `json:"machine_no"`
 	ProductID  int64           `json:"product_id"`
+	Product    string          `json:"product"` // older entries do not say
 	Slot       json.RawMessage `json:"slot"`
 	Quantity   int64           `json:"quantity"`
 	Where      string          `json:"where"`
@@ -170,7 +172,7 @@ func (b *teller) tell(e *account.Entry) entryView {
 		v.Text = b.rich(key, few(e.Count), actor, number(e.Count), b.codes(e, ""))
 	case account.KindReveal:
 		if d.MerchantID != 0 {
-			v.Text = b.rich("story.reveal_merchant", actor, b.merchant(d.MerchantID, ""))
+			v.Text = b.rich("story.reveal_merchant", actor, b.merchant(d.MerchantID, text(d.Name)))
 			break
 		}
 		v.Text = b.rich(key, few(e.Count), actor, number(e.Count), b.codes(e, text(d.Name)))
@@ -231,7 +233,7 @@ func (b *teller) tell(e *account.Entry) entryView {
 	case account.KindProductChange:
 		v.Text, v.Note = b.rich(key, actor, b.machine(e), plain(d.ProductID)), b.changes(e.Detail)
 	case account.KindPickupCreate:
-		v.Text = b.rich(key, actor, b.machine(e), b.pickup(e), plain(d.Quantity), plain(d.ProductID))
+		v.Text = b.rich(key, actor, b.machine(e), b.pickup(e), plain(d.Quantity), cmp.Or(d.Product, b.t("story.product", plain(d.ProductID))))
 	case account.KindPickupWithdraw, account.KindPickupUse, account.KindPickupLateUse, account.KindPickupAcknowledge:
 		v.Text = b.rich(key, actor, b.machine(e), b.pickup(e))
 	default:

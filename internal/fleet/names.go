@@ -25,6 +25,6 @@ func (s *Service) Names(ctx context.Context, by account.Actor, ids []int64) (map
 // shown, for an admin.
 func (s *Service) RevealAppKey(ctx context.Context, by account.Actor, id int64) (m Merchant, err error) {
 	return s.editMerchant(ctx, by, id, account.KindReveal, func(old Merchant) (Merchant, string) {
-		return old, Detail(map[string]any{"merchant_id": id})
+		return old, Detail(map[string]any{"merchant_id": id, "name": old.Name})
 	})
 }

@@ -110,8 +110,7 @@ type Silent struct {
 // Facts are what decides whether a machine may have another code.
 type Facts struct {
 	Machine fleet.Machine
-	// Product reports whether the machine has the product.
-	Product bool
+	Product fleet.Product // its ID is 0 if the machine has none like that
 	// OfProduct and Live are how many live codes of the product, and in all, the
 	// machine has; a store may stop counting at 1 and at LiveMax.
 	OfProduct, Live int
@@ -122,7 +121,7 @@ func (f *Facts) Refuse(quantity int, allowMore bool) error {
 	switch {
 	case !f.Machine.PickupCodes:
 		return refusal.New(refusal.PickupMachineOff)
-	case !f.Product:
+	case f.Product.ID == 0:
 		return refusal.New(refusal.ProductNotFound)
 	case quantity > f.Machine.PurchaseLimit:
 		return refusal.New(refusal.PickupOverLimit)

@@ -140,7 +140,7 @@ func (t *Tx) createPickup(ctx context.Context, o *pickup.Order) (c pickup.Stored
 		return c, err
 	}
 	t.Append(aboutPickup(account.KindPickupCreate, &c.Code, map[string]any{
-		"product_id": c.ProductID, "quantity": c.Quantity, "expires_at": Millis(c.Expires),
+		"product_id": c.ProductID, "product": facts.Product.Name, "quantity": c.Quantity, "expires_at": Millis(c.Expires),
 	}), o.By, o.At)
 	return c, t.remember(ctx, o.Once, c.Code)
 }
@@ -159,12 +159,10 @@ func (t *Tx) facts(ctx context.Context, o *pickup.Order) (f pickup.Facts, err er
 	if f.Machine, err = t.lockMachine(ctx, o.MachineNo); err != nil {
 		return f, err
 	}
-	switch _, err := t.product(ctx, f.Machine.ID, o.ProductID); {
-	case err == nil:
-		f.Product = true
-	case refusal.CodeOf(err) == refusal.ProductNotFound:
-		return f, nil // which decides
-	default:
+	if f.Product, err = t.product(ctx, f.Machine.ID, o.ProductID); err != nil {
+		if refusal.CodeOf(err) == refusal.ProductNotFound {
+			err = nil // which decides
+		}
 		return f, err
 	}
 	at := o.At.UnixMilli()

@@ -46,7 +46,7 @@ func testNames(w *world) {
 	if m != known || m.AppKey == "" {
 		w.Errorf("shown is %+v of %+v", m, known)
 	}
-	w.wantEntry(account.KindReveal, 0, fmt.Sprintf(`{"merchant_id":%d}`, m.ID))
+	w.wantEntry(account.KindReveal, 0, fmt.Sprintf(`{"merchant_id":%d,"name":%q}`, m.ID, m.Name))
 	_, err = w.fleet.RevealAppKey(w.ctx, w.root, 999)
 	w.refused(err, refusal.MerchantNotFound)
 	_, err = w.fleet.RevealAppKey(w.ctx, account.Actor{ID: alice.ID, Role: account.RoleUser}, there.MerchantID)

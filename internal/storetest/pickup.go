@@ -79,7 +79,7 @@ func testPickupCreate(w *world) {
 		w.Errorf("the digits are %q", c.Digits)
 	}
 	e := w.lastEntry()
-	if detail := fmt.Sprintf(`{"expires_at":%d,"product_id":20001,"quantity":3}`, want.Expires.UnixMilli()); e.Detail != detail ||
+	if detail := fmt.Sprintf(`{"expires_at":%d,"product":%q,"product_id":20001,"quantity":3}`, want.Expires.UnixMilli(), "product 20001"); e.Detail != detail ||
 		e.Kind != account.KindPickupCreate || e.MachineID != m.ID || e.FirstID != c.ID || e.LastID != c.ID || e.Count != 1 ||
 		e.ActorID != admin.ID || e.Address != admin.Address || !e.At.Equal(w.clock.Now()) || e.Amount != 0 {
 		w.Errorf("the entry is %+v", e)
