@@ -56,10 +56,7 @@ func (f codeFilter) link(extra ...string) string {
 	for i := 0; i+1 < len(extra); i += 2 {
 		q.Set(extra[i], extra[i+1])
 	}
-	if len(q) == 0 {
-		return "/codes"
-	}
-	return "/codes?" + q.Encode()
+	return at("/codes", q)
 }
 
 // Link is the address of the list.
@@ -137,6 +134,7 @@ func (s *server) codes(v *visit) error {
 		return err
 	}
 	if v.isHTMX() {
+		v.w.Header().Set("HX-Push-Url", list.Filter.Link())
 		return v.part("codes", "rows", list)
 	}
 	if list.Batches, _, err = s.Redemptions.Batches(v.ctx(), v.actor(), "", 0, batchesSize); err != nil {
@@ -539,12 +537,18 @@ func (s *server) batches(v *visit) error {
 	if err != nil {
 		return err
 	}
-	older := ""
+	set := url.Values{}
+	if query != "" {
+		set.Set("q", query)
+	}
+	here, older := at("/batches", set), ""
 	if next != 0 {
-		older = "/batches?" + url.Values{"q": {query}, "before": {plain(next)}}.Encode()
+		set.Set("before", plain(next))
+		older = at("/batches", set)
 	}
 	data := map[string]any{"Query": query, "Rows": list, "Older": older}
 	if v.isHTMX() {
+		v.w.Header().Set("HX-Push-Url", here)
 		return v.part("batches", "rows", data)
 	}
 	return v.page(http.StatusOK, "batches", "codes", data)

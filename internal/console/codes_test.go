@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"html"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -262,7 +263,11 @@ func TestCodesAreFound(t *testing.T) {
 		if got := r.ids(); got != c.want {
 			t.Errorf("%s: %s, want %s", c.query, got, c.want)
 		}
-		part := p.ask(t, "admin", "GET", "/codes?"+c.query, nil, "HX-Request", "true")
+		part := p.ask(t, "admin", "GET", "/codes?"+c.query+"&q=&from=", nil, "HX-Request", "true")
+		if to, _ := url.Parse(part.header.Get("HX-Push-Url")); to.Path != "/codes" || slices.ContainsFunc(slices.Collect(maps.Values(to.Query())),
+			func(v []string) bool { return v[0] == "" }) {
+			t.Errorf("%s is pushed as %s", c.query, to)
+		}
 		if part.status != 200 || part.ids() != c.want || strings.Contains(part.body, "<html") {
 			t.Errorf("%s as a part: %d, %s", c.query, part.status, part.ids())
 		}
