@@ -54,7 +54,7 @@ func (t *tab) makeBatch(p *program, name string) (keys []string) {
 	t.follow(`a[href="/codes/new"]`)
 	t.fill(`input[name=name]`, name)
 	t.fill(`input[name=count]`, "62")
-	t.fill(`input[name=quota]`, "1,500")
+	t.fill(`input[name=quota]`, "１,500") // as some type it
 	t.shows(`[data-worth]`, "93,000")
 	t.follow(`#new-codes button`)
 	t.until(`location.pathname.startsWith("/jobs/")`)

@@ -39,6 +39,12 @@
     el.title = full.format(then);
   };
 
+  // A number as people type it, read as the server reads it; null for what is none.
+  globalThis.wholeNumber = (text) => {
+    const digits = text.trim().normalize("NFKC").replace(/[\s_’']/g, ",");
+    return /^(\d{1,19}|\d{1,3}(,\d{3})+)$/.test(digits) ? BigInt(digits.replaceAll(",", "")) : null;
+  };
+
   // Countdowns: data-until is when, data-from since when; a ring empties, a text
   // counts.
   const left = (el) => {

@@ -3,13 +3,9 @@
 (() => {
   const form = document.getElementById("new-codes");
   const preview = form.querySelector("[data-preview]");
-  const whole = (name) => {
-    const digits = form.elements[name].value.replace(/[,，_\s]/g, "");
-    return /^\d{1,19}$/.test(digits) ? BigInt(digits) : null;
-  };
   const grouped = (n) => (n === null ? "–" : n.toLocaleString("en"));
   const show = () => {
-    const count = whole("count"), quota = whole("quota");
+    const count = wholeNumber(form.elements.count.value), quota = wholeNumber(form.elements.quota.value);
     const put = (name, text) => { preview.querySelector(`[data-${name}]`).textContent = text; };
     preview.hidden = false;
     put("name", form.elements.name.value.trim() || "–");

@@ -6,11 +6,10 @@
   const had = BigInt(form.dataset.balance);
   const after = form.querySelector("[data-after]"), short = form.querySelector("[data-short]");
   const show = () => {
-    const digits = form.amount.value.normalize("NFKC").replace(/[\s,_]/g, "");
-    const known = /^\d{1,19}$/.test(digits);
-    const sum = known ? (form.way.value === "less" ? had - BigInt(digits) : had + BigInt(digits)) : 0n;
-    after.hidden = !known || sum < 0n;
-    short.hidden = !known || sum >= 0n;
+    const n = wholeNumber(form.amount.value);
+    const sum = form.way.value === "less" ? had - (n ?? 0n) : had + (n ?? 0n);
+    after.hidden = n === null || sum < 0n;
+    short.hidden = n === null || sum >= 0n;
     after.querySelector("b").textContent = sum.toLocaleString("en");
   };
   form.addEventListener("input", show);
