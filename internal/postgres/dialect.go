@@ -134,7 +134,7 @@ func (dialect) Alone(ctx context.Context, t *sqlstore.Tx) error {
 		return fmt.Errorf("waiting for all who write: %w", err)
 	}
 	t.Alone = true
-	return t.Row(ctx, selectEpoch).Scan(&t.Epoch)
+	return t.Row(ctx, sqlstore.SelectEpoch).Scan(&t.Epoch)
 }
 
 // LedgerLanes implements sqlstore.Dialect. Ids will not do: of two that are written
@@ -195,7 +195,7 @@ func (d *DB) Since(ctx context.Context, _ int64, most int) (items []delivery.Ite
 func (d *DB) createKeys(ctx context.Context) error {
 	var there bool
 	if err := d.Read(ctx, func(s sqlstore.Conn) error {
-		return s.Row(ctx, `SELECT EXISTS (`+selectEpoch+`)`).Scan(&there)
+		return s.Row(ctx, `SELECT EXISTS (`+sqlstore.SelectEpoch+`)`).Scan(&there)
 	}); err != nil || there {
 		return err
 	}

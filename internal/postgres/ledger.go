@@ -33,7 +33,7 @@ func (l *lane) queue(b *pgx.Batch, which string, args ...any) {
 	b.Queue(`SELECT lane, count, mac FROM ledger_heads `+which, args...).QueryRow(func(row pgx.Row) error {
 		return ifAny(row.Scan(&l.head.Lane, &l.head.Count, &l.head.MAC))
 	})
-	b.Queue(selectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&l.epoch) })
+	b.Queue(sqlstore.SelectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&l.epoch) })
 }
 
 // wait waits for a lane, if all of them were taken.

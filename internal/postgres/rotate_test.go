@@ -1,13 +1,16 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
+	"github.com/scrip-codes/scrip/internal/guess"
 	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
@@ -119,5 +122,40 @@ func TestRotateOnTwo(t *testing.T) {
 		t.Errorf("%d generations are left", ring.Generations())
 	}
 	t.Logf("%d codes, generation %d", len(issued), ring.Newest())
+	f.whole()
+}
+
+// moving has something happen while the counts of guesses are read, which is after a
+// redeem's transaction has begun and before it looks for its code.
+type moving struct {
+	guess.Store
+
+	move func()
+}
+
+func (m moving) Guesses(ctx context.Context, subjects [][]byte, since time.Time) ([]guess.Count, error) {
+	m.move()
+	return m.Store.Guesses(ctx, subjects, since)
+}
+
+// TestKeysMoveUnderARedeem: a code that is indexed anew between the beginning of a
+// redeem and its look is found all the same, and nobody has guessed wrong.
+func TestKeysMoveUnderARedeem(t *testing.T) {
+	f := newFixture(t)
+	by, key := f.user("alice"), f.issue(1, 5)[0]
+	other := f.through(f.url)
+	move := sync.OnceFunc(func() { f.check(other.db.Rotate(f.ctx, nil)) })
+	guesses := guess.Shared("redeem", 1, time.Minute, f.clock.Now, moving{f.db, move})
+	codes := redemption.NewService(f.db, f.db.Keys(), guesses, f.clock.Now)
+	f.check(f.db.Keys().Use(f.ctx, func(ring *keyring.Ring) error {
+		_, err := codes.Redeem(f.ctx, by, key, f.once(ring, "x")) // decided alone, since it is to be remembered
+		return err
+	}))
+	if n := f.balance(by.ID); n != 5 {
+		t.Errorf("the balance is %d", n)
+	}
+	if ring, err := f.db.Keys().Reload(f.ctx); err != nil || ring.Newest() != 2 || ring.Generations() != 1 {
+		t.Errorf("generation %d, %v", ring.Newest(), err)
+	}
 	f.whole()
 }

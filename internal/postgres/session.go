@@ -276,14 +276,12 @@ func (d *DB) begin(s *session) (*sqlstore.Tx, error) {
 	var epoch int64
 	b := &pgx.Batch{}
 	b.Queue(`BEGIN`)
-	b.Queue(selectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&epoch) })
+	b.Queue(sqlstore.SelectEpoch).QueryRow(func(row pgx.Row) error { return row.Scan(&epoch) })
 	if err := s.conn.SendBatch(s.ctx, b).Close(); err != nil {
 		return nil, fmt.Errorf("beginning a transaction: %w", err)
 	}
 	return d.Tx(sqlstore.Conn{Driver: s}, epoch), nil
 }
-
-const selectEpoch = `SELECT value FROM settings WHERE name = 'key_epoch'`
 
 // finish writes what the transaction has left to be written at its end, and
 // commits.

@@ -36,8 +36,21 @@ type spoken struct {
 	Dialect
 }
 
+// SelectEpoch reads the epoch of the data keys.
+const SelectEpoch = `SELECT value FROM settings WHERE name = 'key_epoch'`
+
+// sameKeys fails with keyring.ErrStale if the keys have another epoch by now.
+func (s Conn) sameKeys(ctx context.Context, epoch int64) error {
+	var now int64
+	err := s.Row(ctx, SelectEpoch).Scan(&now)
+	if err == nil && now != epoch {
+		err = keyring.ErrStale
+	}
+	return err
+}
+
 func readKeys(ctx context.Context, s Database) (keys keyring.Stored, err error) {
-	if err := s.Row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&keys.Epoch); err != nil {
+	if err := s.Row(ctx, SelectEpoch).Scan(&keys.Epoch); err != nil {
 		return keys, err
 	}
 	if err := s.Row(ctx, s.Salt()).Scan(&keys.Salt); err != nil {

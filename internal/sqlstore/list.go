@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/scrip-codes/scrip/internal/account"
-	"github.com/scrip-codes/scrip/internal/keyring"
 	"github.com/scrip-codes/scrip/internal/redemption"
 )
 
@@ -548,12 +547,8 @@ func (l *lister) exact(ctx context.Context) (ids []int64, err error) {
 		}
 	}
 	if l.query.Indexes != nil {
-		var epoch int64
-		if err := l.Row(ctx, `SELECT value FROM settings WHERE name = 'key_epoch'`).Scan(&epoch); err != nil {
+		if err := l.sameKeys(ctx, l.query.Epoch); err != nil {
 			return nil, err
-		}
-		if epoch != l.query.Epoch {
-			return nil, keyring.ErrStale
 		}
 	}
 	for _, index := range l.query.Indexes {

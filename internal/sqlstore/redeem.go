@@ -93,6 +93,11 @@ func (t *Tx) use(ctx context.Context, a *redemption.Attempt) (counted, error) {
 		}
 		return t.useSwept(ctx, c.ID, state, a)
 	}
+	// Indexed anew after the transaction began and before the code was looked for, it
+	// is there all the same.
+	if err := t.sameKeys(ctx, a.Epoch); err != nil {
+		return counted{}, err
+	}
 	if err := a.Guesses.Failed(ctx, a.Guessers...); err != nil {
 		return counted{}, err
 	}
