@@ -87,13 +87,9 @@ func (t *tab) makeBatch(p *program, name string) (keys []string) {
 		t.shows(`#bulk [data-count]`, "50")
 		t.click(`#bulk [data-every]`)
 		t.shows(`#bulk [data-count]`, "62")
-		if c.do == "disable" {
-			t.click(`#bulk button[value=disable]`)
-			t.shows(`#ask-title`, "62")
-			t.follow(`#ask button[value=yes]`)
-		} else {
-			t.follow(`#bulk button[value=enable]`)
-		}
+		t.click(`#bulk button[value=` + c.do + `]`)
+		t.shows(`#ask-title`, "62")
+		t.follow(`#ask button[value=yes]`)
 		t.until(`document.querySelectorAll("tbody .state.` + c.state + `").length == 50`)
 		t.follow(`a[rel=next]`)
 		t.until(`document.querySelectorAll("tbody .state.` + c.state + `").length == 12`)

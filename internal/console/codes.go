@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -15,13 +16,14 @@ import (
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/redemption"
 	"github.com/scrip-codes/scrip/internal/refusal"
+	"github.com/scrip-codes/scrip/internal/sheet"
 )
 
 const (
 	pageSize    = 50
 	batchesSize = 50
-	// allMax is how many codes can be chosen at once.
-	allMax = redemption.JobCountMax
+	// allMax is how many codes can be chosen at once: as many as one sheet takes.
+	allMax = sheet.MaxCards
 	// offsetMax keeps a page number from meaning nothing.
 	offsetMax = 1 << 40
 )
@@ -123,9 +125,8 @@ type codeList struct {
 	Jobs       []redemption.Job        // under way
 	LiveWorth  string
 	First, End int64 // which rows of Total these are
-	// All is the newest of the codes if all of Total may be chosen at once, not only
-	// those of this page; otherwise 0.
-	All int64
+	// All is what may be chosen at once, if that is more than this page; else nil.
+	All *offer
 }
 
 func (s *server) codes(v *visit) error {
@@ -188,8 +189,8 @@ func (s *server) codeList(v *visit) (list codeList, err error) {
 		}
 		if offset > 0 {
 			list.Newer = list.Filter.link("at", plain(max(0, offset-pageSize)))
-		} else if list.End < list.Total && list.Total <= allMax {
-			list.All = list.Rows[0].ID
+		} else if list.End < list.Total && list.Total <= allMax && len(list.Rows) > 0 {
+			list.All = &offer{list.Rows[0].ID, list.Total, v.zone().String()}
 		}
 	}
 	return list, nil
@@ -414,73 +415,77 @@ func ticked(v *visit) ([]int64, error) {
 	return ids, nil
 }
 
-// listed are the ids of all codes that the list at an address has, up to allMax, but
-// for those that are newer than the newest that somebody saw there. It says if there
-// are more.
-func (s *server) listed(v *visit, link string, newest int64) (ids []int64, more bool, err error) {
-	at, err := url.Parse(local(link, ""))
-	if err != nil || at.Path != "/codes" {
-		return nil, false, refusal.New(refusal.InvalidRequest)
+// offer is all that a list had when somebody looked at it.
+type offer struct {
+	Newest, Total int64
+	Zone          string // in which days were read
+}
+
+// errChanged says that a list is not what it was when somebody chose all of it.
+var errChanged = errors.New("the list has changed")
+
+// listed are the ids of all codes that the list at an address has, but for those that
+// are newer than any that somebody saw there. It fails with errChanged if that may be
+// others than those that were offered.
+func (s *server) listed(v *visit, link string, seen offer) (ids []int64, err error) {
+	where, err := url.Parse(local(link, ""))
+	if err != nil || where.Path != "/codes" || seen.Newest <= 0 {
+		return nil, refusal.New(refusal.InvalidRequest)
 	}
-	search, nobody, err := codeFilterOf(at.Query().Get).search(v)
+	search, nobody, err := codeFilterOf(where.Query().Get).search(v)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	if nobody || search.UsedBy != 0 || newest <= 0 { // of these a list offers no such choice
-		return nil, false, refusal.New(refusal.InvalidRequest)
+	if nobody || search.UsedBy != 0 { // of these a list offers no such choice
+		return nil, refusal.New(refusal.InvalidRequest)
 	}
 	found, err := s.Redemptions.Find(v.ctx(), v.actor(), search, 0, allMax) // in one snapshot: pages would shift
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	for i := range found.Codes {
-		if id := found.Codes[i].ID; id <= newest {
+		if id := found.Codes[i].ID; id <= seen.Newest {
 			ids = append(ids, id)
 		}
 	}
-	return ids, found.Total > allMax, nil
+	// Fewer there may be: what was redeemed meanwhile has left a list of live codes.
+	if n := int64(len(ids)); n == 0 || n > seen.Total || found.Total > allMax || seen.Zone != v.zone().String() {
+		return nil, errChanged
+	}
+	return ids, nil
 }
 
 // manyCodes does something with the codes that were ticked, or with all of the list.
 func (s *server) manyCodes(v *visit) error {
-	back := local(v.r.PostFormValue("back"), "/codes")
+	post := v.r.PostFormValue
+	back := local(post("back"), "/codes")
 	var ids []int64
 	var err error
-	if newest := v.r.PostFormValue("all"); newest != "" {
-		var more bool
-		if ids, more, err = s.listed(v, v.r.PostFormValue("back"), number64(newest)); err == nil && (more || len(ids) == 0) {
-			v.sayLater(said{Text: v.t("codes.list_changed"), Bad: true})
-			return v.redirect(back)
-		}
-	} else {
+	if post("all") == "" {
 		ids, err = ticked(v)
+	} else {
+		ids, err = s.listed(v, post("back"), offer{number64(post("all")), number64(post("of")), post("zone")})
+	}
+	if errors.Is(err, errChanged) {
+		v.sayLater(said{Text: v.t("codes.list_changed"), Bad: true})
+		return v.redirect(back)
 	}
 	if err != nil {
 		return err
 	}
-	switch what := v.r.PostFormValue("do"); what {
+	switch what := post("do"); what {
 	case "enable", "disable":
 		status := redemption.StatusEnabled
 		if what == "disable" {
 			status = redemption.StatusDisabled
 		}
-		refused, err := inSteps(v, ids, func(ids []int64) (map[int64]refusal.Code, error) {
-			return s.Redemptions.ChangeMany(v.ctx(), v.actor(), ids, redemption.Change{Status: &status})
+		err = v.inSteps("codes."+what+"d", ids, func(ctx context.Context, ids []int64) (map[int64]refusal.Code, error) {
+			return s.Redemptions.ChangeMany(ctx, v.actor(), ids, redemption.Change{Status: &status})
 		})
-		if err != nil {
-			return err
-		}
-		v.sayOf("codes."+what+"d", ids, refused)
-		return v.redirect(back)
 	case "delete":
-		refused, err := inSteps(v, ids, func(ids []int64) (map[int64]refusal.Code, error) {
-			return s.Redemptions.DeleteMany(v.ctx(), v.actor(), ids)
+		err = v.inSteps("codes.deleted", ids, func(ctx context.Context, ids []int64) (map[int64]refusal.Code, error) {
+			return s.Redemptions.DeleteMany(ctx, v.actor(), ids)
 		})
-		if err != nil {
-			return err
-		}
-		v.sayOf("codes.deleted", ids, refused)
-		return v.redirect(back)
 	case "csv", "a4", "letter", "keys":
 		return s.handOut(v, what, v.t("codes.title"), func(yield func([]redemption.View, error) bool) {
 			for some := range slices.Chunk(ids, redemption.RevealMax) {
@@ -489,27 +494,53 @@ func (s *server) manyCodes(v *visit) error {
 				}
 			}
 		})
+	default:
+		return refusal.New(refusal.InvalidRequest)
 	}
-	return refusal.New(refusal.InvalidRequest)
+	if err != nil {
+		return err
+	}
+	return v.redirect(back)
 }
 
-// inSteps does something with so many codes at a time as the domain takes, and says
-// which it was refused for.
-func inSteps(
-	v *visit, ids []int64, do func(ids []int64) (map[int64]refusal.Code, error),
-) (map[int64]refusal.Code, error) {
-	all := map[int64]refusal.Code{}
+// inSteps does something with so many codes at a time as the domain takes, and has
+// the next page say what has become of them. Once begun it goes on to the end, or
+// until a step fails or the visitor may not do that any more: who has a batch disabled
+// and leaves is not to have half of it disabled.
+func (v *visit) inSteps(
+	key string, ids []int64, do func(ctx context.Context, ids []int64) (map[int64]refusal.Code, error),
+) error {
+	ctx := context.WithoutCancel(v.ctx())
+	refused := map[int64]refusal.Code{}
+	done := 0
 	for some := range slices.Chunk(ids, redemption.CountMax) {
-		if err := v.goOn(); err != nil {
-			return nil, err
+		_ = v.goOn() // where no time can be set there is none
+		var err error
+		var not map[int64]refusal.Code
+		if done > 0 && !v.still(ctx) {
+			err = refusal.New(refusal.Unauthenticated)
+		} else {
+			not, err = do(ctx, some)
 		}
-		refused, err := do(some)
+		if err != nil && done == 0 {
+			return err
+		}
 		if err != nil {
-			return nil, err
+			code := refusal.CodeOf(err)
+			if code == "" {
+				v.logFailure(ctx, err)
+				code = refusal.Unavailable
+			}
+			for _, id := range ids[done:] {
+				refused[id] = code
+			}
+			break
 		}
-		maps.Copy(all, refused)
+		maps.Copy(refused, not)
+		done += len(some)
 	}
-	return all, nil
+	v.sayOf(key, ids, refused)
+	return nil
 }
 
 // sayOf has the next page say how many of the codes something was done to, and

@@ -2,6 +2,8 @@ package console_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/base64"
 	"encoding/csv"
 	"fmt"
 	"html"
@@ -43,6 +45,14 @@ func (p *people) disable(t *testing.T, ids ...int64) {
 	t.Helper()
 	status := redemption.StatusDisabled
 	if _, err := p.codes.ChangeMany(t.Context(), account.Operator(), ids, redemption.Change{Status: &status}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ban disables an account.
+func (p *people) ban(t *testing.T, who string) {
+	t.Helper()
+	if err := p.accounts.SetStatus(t.Context(), account.Operator(), p.ids[who], account.StatusDisabled); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -264,8 +274,14 @@ func TestCodesAreFound(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.query, got, c.want)
 		}
 		part := p.ask(t, "admin", "GET", "/codes?"+c.query+"&q=&from=", nil, "HX-Request", "true")
-		if to, _ := url.Parse(part.header.Get("HX-Push-Url")); to.Path != "/codes" || slices.ContainsFunc(slices.Collect(maps.Values(to.Query())),
-			func(v []string) bool { return v[0] == "" }) {
+		asked, _ := url.ParseQuery(c.query) // of what cannot be read it has the rest
+		maps.DeleteFunc(asked, func(name string, v []string) bool {
+			return v[0] == "" || !slices.Contains([]string{"q", "status", "batch", "user", "from", "to"}, name)
+		})
+		if asked.Has("user") {
+			asked.Set("user", strings.TrimSpace(asked.Get("user")))
+		}
+		if to, _ := url.Parse(part.header.Get("HX-Push-Url")); to.Path != "/codes" || to.Query().Encode() != asked.Encode() {
 			t.Errorf("%s is pushed as %s", c.query, to)
 		}
 		if part.status != 200 || part.ids() != c.want || strings.Contains(part.body, "<html") {
@@ -482,9 +498,13 @@ func TestEveryCodeOfAList(t *testing.T) {
 	keys = append(keys, p.batch(t, "leaked & lost", 60, time.Time{})...)
 	p.use(t, keys[0], keys[159])
 	const at = "/codes?batch=leaked+%26+lost"
+	seen := func(of int, do, back, newest string) reply {
+		t.Helper()
+		return p.post(t, "admin", "/codes/many", "do", do, "back", back, "all", newest, "of", strconv.Itoa(of), "zone", "UTC", "id", "1")
+	}
 	every := func(do, back, newest string) reply {
 		t.Helper()
-		return p.post(t, "admin", "/codes/many", "do", do, "back", back, "all", newest, "id", "1")
+		return seen(160, do, back, newest)
 	}
 	said := func(r reply, back, want string) {
 		t.Helper()
@@ -493,7 +513,7 @@ func TestEveryCodeOfAList(t *testing.T) {
 			t.Errorf("says %q, want %q", got, want)
 		}
 	}
-	p.get(t, "admin", at).has(t, 200, `name="all" value="220" data-every="160"`)
+	p.get(t, "admin", at).has(t, 200, `name="of" value="160"`, `name="zone" value="UTC"`, `name="all" value="220" data-every="160"`)
 	p.get(t, "admin", "/codes").has(t, 200, `name="all" value="220" data-every="220"`)
 	for _, none := range []string{at + "&at=50", at + "&status=used", "/codes?user=alice"} {
 		p.get(t, "admin", none).has(t, 200, `!name="all"`)
@@ -509,6 +529,14 @@ func TestEveryCodeOfAList(t *testing.T) {
 		if c := p.codeOf(t, id); c.Status != want {
 			t.Errorf("code %d is %d, want %d", id, c.Status, want)
 		}
+	}
+	// Somebody has seen 100 of them, and more came into the list since: which were not to
+	// be enabled. Or they saw it in another zone, where days are others.
+	const changed = "bad The list has changed."
+	said(seen(100, "enable", at+"&status=disabled", "219"), at+"&status=disabled", changed)
+	said(p.post(t, "admin", "/codes/many", "do", "enable", "back", at, "all", "220", "of", "160", "zone", "Asia/Tokyo"), at, changed)
+	if list := p.get(t, "admin", at+"&status=disabled"); !strings.Contains(list.body, `data-every="158"`) {
+		t.Errorf("disabled are %s", list.ids())
 	}
 	said(every("enable", at+"&status=disabled", "219"), at+"&status=disabled", "158 codes enabled.")
 
@@ -535,7 +563,7 @@ func TestEveryCodeOfAList(t *testing.T) {
 	} {
 		every("delete", c[0], c[1]).has(t, 422)
 	}
-	said(every("delete", "/codes?batch=none", "220"), "/codes?batch=none", "bad The list has changed.")
+	said(every("delete", "/codes?batch=none", "220"), "/codes?batch=none", changed)
 	if after := p.kinds(t, 3); after != before {
 		t.Errorf("the ledger has %s on top", after)
 	}
@@ -556,11 +584,75 @@ func TestTooManyForOnce(t *testing.T) {
 	p.get(t, "admin", "/codes").has(t, 200, `name="all" value="10000" data-every="10000"`)
 	p.batch(t, "spring", 1, time.Time{})
 	p.get(t, "admin", "/codes").has(t, 200, `!name="all"`)
-	r := p.post(t, "admin", "/codes/many", "do", "delete", "back", "/codes", "all", "10000")
+	r := p.post(t, "admin", "/codes/many", "do", "delete", "back", "/codes", "all", "10000", "of", "10000", "zone", "UTC")
 	if got := p.said(t, r); !strings.HasPrefix(got, "bad The list has changed.") {
 		t.Errorf("says %q", got)
 	}
 	p.get(t, "admin", "/codes/1").has(t, 200)
+}
+
+// deadlines is a viewer that has something happen whenever a step is given time.
+type deadlines struct {
+	*viewer
+
+	given int
+	then  func(given int)
+}
+
+func (d *deadlines) SetWriteDeadline(time.Time) error {
+	d.given++
+	d.then(d.given)
+	return nil
+}
+
+// TestManyInSteps: who leaves has all done that they asked for. Where a step fails, or
+// they may do it no more, the rest is left alone and they are told.
+func TestManyInSteps(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		second func(p *people, leave func()) // what happens before the second step
+		want   string
+		left   int64
+	}{
+		"left":     {func(_ *people, leave func()) { leave() }, "160 codes deleted.", 0},
+		"failing":  {func(p *people, _ func()) { p.database.Alter(t, `ALTER TABLE ledger RENAME TO gone`) }, "100 codes deleted. 60 not: ", 60},
+		"disabled": {func(p *people, _ func()) { p.ban(t, "admin") }, "100 codes deleted. 60 not: ", 60},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeople(t)
+			p.batch(t, "n", 100, time.Time{})
+			p.batch(t, "n", 60, time.Time{})
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			v := &deadlines{viewer: newViewer(), then: func(given int) {
+				if given == 2 {
+					c.second(p, leave)
+				}
+			}}
+			p.server.Config.Handler.ServeHTTP(v, request(ctx, p.session(t, "admin"), "POST", "/codes/many",
+				"do=delete&back=/codes&all=160&of=160&zone=UTC"))
+			said := ""
+			for _, c := range v.Result().Cookies() {
+				if c.Name == "scrip_said" {
+					text, err := base64.RawURLEncoding.DecodeString(c.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					said = string(text)
+				}
+			}
+			if !strings.Contains(said, `"`+c.want) {
+				t.Errorf("%d, says %s", v.Code, said)
+			}
+			if _, n, err := p.codes.List(t.Context(), account.Operator(), redemption.FilterAll, 0, 1); err != nil || n != c.left {
+				t.Errorf("%d codes are left, %v", n, err)
+			}
+			if failed := strings.Contains(p.logs.forget(), "request failed"); failed != (name == "failing") {
+				t.Errorf("a failure is in the log: %t", failed)
+			}
+		})
+	}
 }
 
 // readTable reads a table that was sent as a file.
@@ -721,7 +813,11 @@ func TestBatches(t *testing.T) {
 		t.Errorf("%d names on %d pages", len(seen), pages)
 	}
 	p.get(t, "admin", "/batches?q=zzz").has(t, 200, "No batch has that in its name", `value="zzz"`)
-	p.ask(t, "admin", "GET", "/batches?q=b+59", nil, "HX-Request", "true").has(t, 200, "a &amp; b 59", "!<html", "!a &amp; b 58")
+	part := p.ask(t, "admin", "GET", "/batches?q=b+59", nil, "HX-Request", "true")
+	part.has(t, 200, "a &amp; b 59", "!<html", "!a &amp; b 58")
+	if to := part.header.Get("HX-Push-Url"); to != "/batches?q=b+59" {
+		t.Errorf("it is pushed as %s", to)
+	}
 	for _, junk := range []string{"q=%00", "q=%ff", "before=-1", "before=x", "before=99999999999999999999", "q=%25", "q=" + strings.Repeat("x", 3000)} {
 		p.get(t, "admin", "/batches?"+junk).has(t, 200)
 	}

@@ -106,7 +106,11 @@ func (s *server) revealed(v *visit, job int64) func(func([]redemption.View, erro
 
 // reveal yields the next codes, with their keys, and reports whether to go on.
 func (s *server) reveal(v *visit, ids []int64, yield func([]redemption.View, error) bool) bool {
-	if err := v.ctx().Err(); err != nil { // who has left is shown no more keys
+	err := v.ctx().Err() // who has left is shown no more keys
+	if err == nil && !v.still(v.ctx()) {
+		err = refusal.New(refusal.Unauthenticated)
+	}
+	if err != nil {
 		yield(nil, err)
 		return false
 	}

@@ -163,7 +163,7 @@ func (v *visit) stream(name, page, part string, data func(context.Context) (any,
 	for {
 		content, changed := by.live.now(t)
 		if content != nil {
-			if !v.still() {
+			if !v.still(v.ctx()) {
 				return nil
 			}
 			if err := v.event("event: " + part + "\ndata: " + strings.ReplaceAll(string(content), "\n", "\ndata: ") + "\n\n"); err != nil {
@@ -179,7 +179,7 @@ func (v *visit) stream(name, page, part string, data func(context.Context) (any,
 			case <-by.Work.Done():
 				return nil
 			case <-check.C:
-				if !v.still() {
+				if !v.still(v.ctx()) {
 					return nil
 				}
 				if err := v.event(": still here\n\n"); err != nil {
@@ -190,10 +190,10 @@ func (v *visit) stream(name, page, part string, data func(context.Context) (any,
 	}
 }
 
-// still reports whether the visitor is signed in, and an admin, as when the stream
+// still reports whether the visitor is signed in, and an admin, as when the request
 // began.
-func (v *visit) still() bool {
-	u, err := v.s.Accounts.Session(v.ctx(), v.session)
+func (v *visit) still(ctx context.Context) bool {
+	u, err := v.s.Accounts.Session(ctx, v.session)
 	return err == nil && u.Role >= account.RoleAdmin
 }
 

@@ -184,8 +184,7 @@ func (v *visit) fail(err error) {
 	e, refused := errors.AsType[*refusal.Error](err)
 	if !refused {
 		if v.ctx().Err() == nil && !v.gone {
-			v.s.Log.LogAttrs(v.ctx(), slog.LevelError, "request failed",
-				slog.String("request_id", v.id), slog.Any("error", err))
+			v.logFailure(v.ctx(), err)
 		}
 		e = &refusal.Error{Code: refusal.Unavailable}
 	}
@@ -227,6 +226,10 @@ func (v *visit) fail(err error) {
 		v.s.Log.LogAttrs(v.ctx(), slog.LevelError, "rendering a problem failed", slog.Any("error", rendered))
 		http.Error(v.w, v.explain(e), status)
 	}
+}
+
+func (v *visit) logFailure(ctx context.Context, err error) {
+	v.s.Log.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("request_id", v.id), slog.Any("error", err))
 }
 
 // later says when to try again, if the refusal does.

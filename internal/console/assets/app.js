@@ -39,10 +39,13 @@
     el.title = full.format(then);
   };
 
-  // A number as people type it, read as the server reads it; null for what is none.
-  globalThis.wholeNumber = (text) => {
-    const digits = text.trim().normalize("NFKC").replace(/[\s_’']/g, ",");
-    return /^(\d{1,19}|\d{1,3}(,\d{3})+)$/.test(digits) ? BigInt(digits.replaceAll(",", "")) : null;
+  // An amount as people type it, in the forms that the server reads; null for what is
+  // none, or less than none.
+  globalThis.typedAmount = (text) => {
+    const digits = text.trim().replace(/[０-９]/g, (d) => String.fromCharCode(d.charCodeAt(0) - 0xfee0))
+      .replace(/[ \u00a0\u202f_，’']/g, ",").replace(/^[+＋]/, "");
+    const n = /^(\d+|\d{1,3}(,\d{3})+)$/.test(digits) ? BigInt(digits.replaceAll(",", "")) : null;
+    return n !== null && n < 2n ** 63n ? n : null;
   };
 
   // Countdowns: data-until is when, data-from since when; a ring empties, a text
@@ -168,7 +171,7 @@
     const every = e.target.matches?.("[data-every]");
     const table = every ? e.target.form.querySelector("table[data-select]") : e.target.closest?.("table[data-select]");
     if (!table || e.target.type !== "checkbox") return;
-    if (every || e.target.closest("thead")) table.querySelectorAll("tbody input[type=checkbox]").forEach((b) => { b.checked = e.target.checked; });
+    if (every ? e.target.checked : e.target.closest("thead")) table.querySelectorAll("tbody input[type=checkbox]").forEach((b) => { b.checked = e.target.checked; });
     if (!every) table.closest("form").querySelectorAll("[data-every]").forEach((b) => { b.checked = false; });
     ticked(table);
   });

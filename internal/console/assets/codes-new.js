@@ -5,7 +5,7 @@
   const preview = form.querySelector("[data-preview]");
   const grouped = (n) => (n === null ? "–" : n.toLocaleString("en"));
   const show = () => {
-    const count = wholeNumber(form.elements.count.value), quota = wholeNumber(form.elements.quota.value);
+    const count = typedAmount(form.elements.count.value), quota = typedAmount(form.elements.quota.value);
     const put = (name, text) => { preview.querySelector(`[data-${name}]`).textContent = text; };
     preview.hidden = false;
     put("name", form.elements.name.value.trim() || "–");

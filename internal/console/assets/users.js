@@ -6,7 +6,7 @@
   const had = BigInt(form.dataset.balance);
   const after = form.querySelector("[data-after]"), short = form.querySelector("[data-short]");
   const show = () => {
-    const n = wholeNumber(form.amount.value);
+    const n = typedAmount(form.amount.value);
     const sum = form.way.value === "less" ? had - (n ?? 0n) : had + (n ?? 0n);
     after.hidden = n === null || sum < 0n;
     short.hidden = n === null || sum >= 0n;
