@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/scrip-codes/scrip/internal/account"
 	"github.com/scrip-codes/scrip/internal/redemption"
@@ -75,7 +76,7 @@ func statuses() map[string]redemption.Filter {
 // search is what the filter chooses. Who is found by name; a name that nobody has
 // is told.
 func (f codeFilter) search(v *visit) (s redemption.Search, nobody bool, err error) {
-	s = redemption.Search{Keyword: f.Query, Filter: statuses()[f.Status], From: dayIn(v, f.From), To: dayIn(v, f.To)}
+	s = redemption.Search{Keyword: keyword(f.Query), Filter: statuses()[f.Status], From: dayIn(v, f.From), To: dayIn(v, f.To)}
 	if !s.To.IsZero() {
 		s.To = s.To.AddDate(0, 0, 1) // to the end of the day
 	}
@@ -95,10 +96,19 @@ func (f codeFilter) search(v *visit) (s redemption.Search, nobody bool, err erro
 	return s, false, nil
 }
 
+// keyword is what to look for. What is too long for a name may be a key in groups, as
+// pages and sheets show it.
+func keyword(text string) string {
+	if utf8.RuneCountInString(text) > redemption.NameMax {
+		return unspaced(text)
+	}
+	return text
+}
+
 // dayIn is the beginning of a day that was typed, where the visitor is; zero if it
 // is none.
 func dayIn(v *visit, text string) time.Time {
-	t, err := time.ParseInLocation(time.DateOnly, text, v.zone())
+	t, err := v.typed(time.DateOnly, text)
 	if err != nil || t.Year() < 1971 || t.Year() > 9999 {
 		return time.Time{}
 	}
@@ -296,11 +306,23 @@ func typedTime(v *visit, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	t, err := time.ParseInLocation("2006-01-02T15:04", text, v.zone())
+	t, err := v.typed("2006-01-02T15:04", text)
 	if err != nil {
 		return time.Time{}, refusal.New(refusal.RedemptionExpiryRange)
 	}
 	return t.Add(time.Minute - time.Second), nil
+}
+
+// typed reads a moment where the visitor is. One that is left out there, since clocks
+// are put forward, is as much later, as browsers have it.
+func (v *visit) typed(form, text string) (time.Time, error) {
+	t, err := time.ParseInLocation(form, text, v.zone())
+	if err != nil {
+		return t, err
+	}
+	_, offset := t.Zone()
+	said, err := time.Parse(form, text)
+	return t.Add(said.Sub(t.Add(time.Duration(offset) * time.Second))), err
 }
 
 // codePage is one code, with its story.
@@ -312,6 +334,7 @@ type codePage struct {
 	Story   []entryView
 	Problem string
 	Edit    codeForm
+	Was     codeForm // as it is stored
 }
 
 func (s *server) code(v *visit) error { return s.showCode(v, http.StatusOK, nil) }
@@ -331,6 +354,7 @@ func (s *server) showCode(v *visit, status int, change func(*codePage) error) er
 	if !c.Expires.IsZero() {
 		p.Edit.Expires = c.Expires.In(v.zone()).Format("2006-01-02T15:04")
 	}
+	p.Was = p.Edit
 	names, err := s.Accounts.Names(v.ctx(), v.actor(), []int64{c.CreatorID})
 	if err != nil {
 		return err
@@ -368,18 +392,24 @@ func (v *visit) redeemLink(key string) string {
 	return v.origin() + "/redeem?key=" + url.QueryEscape(key)
 }
 
-// changeCode changes a code's name, worth and end.
+// changeCode changes of a code's name, worth and end what is other than it was when
+// the form was shown: somebody else may have changed the rest.
 func (s *server) changeCode(v *visit) error {
-	f := codeForm{Name: v.r.PostFormValue("name"), Quota: v.r.PostFormValue("quota"), Expires: v.r.PostFormValue("expires")}
+	post := v.r.PostFormValue
+	f := codeForm{Name: post("name"), Quota: post("quota"), Expires: post("expires")}
 	quota, _ := amount(f.Quota) // 0 is refused
 	expires, err := typedTime(v, f.Expires)
 	if err == nil {
-		ch := redemption.Change{Name: &f.Name, Quota: &quota, Expires: &expires}
-		if v.r.PostFormValue("expires_was") == f.Expires { // to the minute it is the same: leave the seconds
-			ch.Expires = nil
+		touched := func(name string) bool { return !v.r.PostForm.Has(name+"_was") || post(name) != post(name+"_was") }
+		var ch redemption.Change
+		if touched("name") {
+			ch.Name = &f.Name
 		}
-		if v.r.PostFormValue("used") != "" {
-			ch.Quota, ch.Expires = nil, nil
+		if post("used") == "" && touched("quota") {
+			ch.Quota = &quota
+		}
+		if post("used") == "" && touched("expires") {
+			ch.Expires = &expires
 		}
 		var c redemption.View
 		if c, err = s.Redemptions.Change(v.ctx(), v.actor(), number64(v.r.PathValue("id")), ch); err == nil {

@@ -375,6 +375,10 @@ func TestKeysAreMasked(t *testing.T) {
 	// Found by its key it is masked too, but in the field in which it was typed.
 	part := p.ask(t, "admin", "GET", "/codes?q="+keys[1], nil, "HX-Request", "true")
 	part.has(t, 200, keys[1][:4]+" ···· "+keys[1][30:], "!value=\""+keys[1])
+	grouped := regexp.MustCompile(`.{4}`).ReplaceAllString(strings.ToUpper(keys[1]), "$0 ") // as its page shows it
+	if list := p.get(t, "admin", "/codes?q="+url.QueryEscape(grouped)); list.ids() != "2" {
+		t.Errorf("%q finds %s", grouped, list.ids())
+	}
 
 	if got := p.kinds(t, 1); got != "redeem" {
 		t.Errorf("the ledger has %s", got)
@@ -386,8 +390,11 @@ func TestKeysAreMasked(t *testing.T) {
 		t.Errorf("the ledger has %+v, %v", list, err)
 	}
 	p.get(t, "admin", "/codes/2").has(t, 200, "!"+keys[1])
-	// A page that was sent by another site's form leads home.
-	p.ask(t, "admin", "POST", "/codes/2/key", nil, "Referer", "https://evil.example/x").has(t, 200, "next=%2f\"", "!evil")
+	// Where nobody says from where, or another site does, or it was a page that cannot be
+	// read, the page above is next.
+	for _, from := range []string{"https://evil.example/x", p.server.URL + "/codes/2/key", ""} {
+		p.ask(t, "admin", "POST", "/codes/2/key", nil, "Referer", from).has(t, 200, "next=%2fcodes%2f2\"", "!evil")
+	}
 	if log := p.logs.String(); slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(log, key) }) {
 		t.Error("the log has keys")
 	}
@@ -752,6 +759,22 @@ func TestCodeIsChanged(t *testing.T) {
 	}
 	if c := p.codeOf(t, 1); c.Name != "autumn" || c.Quota != 2000 {
 		t.Errorf("it is %+v", c)
+	}
+
+	// A form that was refused still knows what is stored; what was not touched in it
+	// stays, though somebody else has changed it since.
+	r = change("name", "autumn", "name_was", "autumn", "quota", "0", "quota_was", "2000", "expires", "2033-06-02T10:00", "expires_was", "")
+	r.has(t, 422, `name="expires" value="2033-06-02T10:00"`, `name="expires_was" value=""`, `name="quota_was" value="2000"`, `name="name_was" value="autumn"`)
+	change("name", "autumn", "name_was", "autumn", "quota", "3000", "quota_was", "2000", "expires", "2033-06-02T10:00", "expires_was", "").to(t, "/codes/1")
+	change("name", "winter", "name_was", "autumn", "quota", "2000", "quota_was", "2000", "expires", "", "expires_was", "").to(t, "/codes/1")
+	if c := p.codeOf(t, 1); c.Name != "winter" || c.Quota != 3000 || c.Expires.UTC().Format(time.RFC3339) != "2033-06-02T01:00:59Z" {
+		t.Errorf("it is %+v", c)
+	}
+	// A time that clocks leave out is as much later.
+	p.zone(t, "America/New_York")
+	change("name", "winter", "quota", "3000", "expires", "2034-03-12T02:30").to(t, "/codes/1")
+	if c := p.codeOf(t, 1); c.Expires.UTC().Format(time.RFC3339) != "2034-03-12T07:30:59Z" {
+		t.Errorf("it ends %s", c.Expires)
 	}
 
 	// What is used can only be renamed.

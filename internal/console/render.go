@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"math/big"
 	"net/http"
-	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -185,11 +184,15 @@ func (v *visit) here() string {
 	if v.r.Method == http.MethodGet {
 		return v.r.URL.RequestURI()
 	}
-	from, err := url.Parse(v.r.Referer())
-	if err != nil || from.Host != v.r.Host {
-		return "/"
+	if from := v.cameFrom(); from != "" {
+		return from
 	}
-	return from.RequestURI()
+	at := *v.r.URL
+	at.RawQuery = ""
+	for at.Path != "/" && !v.readable(&at) { // a form's page is above what it is sent to
+		at.Path = path.Dir(at.Path)
+	}
+	return at.RequestURI()
 }
 
 // part answers with one template of a page, which htmx puts in its place.

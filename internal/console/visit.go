@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -161,11 +162,16 @@ func (v *visit) cameFrom() string {
 	if err != nil || u.Host != v.r.Host {
 		return ""
 	}
-	// Where a form was refused there may be nothing to read.
-	if _, pattern := v.s.mux.Handler(&http.Request{Method: http.MethodGet, Host: u.Host, URL: u}); !strings.HasPrefix(pattern, "GET /") {
+	if !v.readable(u) { // where a form was refused
 		return ""
 	}
 	return local(u.RequestURI(), "")
+}
+
+// readable reports whether there is a page at an address of this console.
+func (v *visit) readable(u *url.URL) bool {
+	_, pattern := v.s.mux.Handler(&http.Request{Method: http.MethodGet, Host: v.r.Host, URL: u})
+	return strings.HasPrefix(pattern, "GET /")
 }
 
 // local is an address of this console that a visitor has brought along; else, or
@@ -286,7 +292,8 @@ func (s *server) chooseLanguage(v *visit) error {
 		return refusal.New(refusal.InvalidRequest)
 	}
 	v.setCookie(languageCookie, to, cookieFor)
-	return v.redirect(local(v.r.FormValue("next"), "/"))
+	// What the page knows may be older than its address, in which filters stand.
+	return v.redirect(cmp.Or(v.cameFrom(), local(v.r.FormValue("next"), "/")))
 }
 
 func (v *visit) theme() string {

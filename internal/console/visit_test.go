@@ -153,6 +153,9 @@ func TestLanguages(t *testing.T) {
 		t.Errorf("the cookie is %+v", c)
 	}
 	p.get(t, "nobody", "/signin").has(t, 200, `<html lang="ja"`, "アクセストークン") // whatever the browser likes
+	// The filters in the address may be newer than the page.
+	p.ask(t, "nobody", "GET", "/language?to=ja&next=%2Fcodes", nil, "Referer", p.server.URL+"/codes?q=x").to(t, "/codes?q=x")
+	p.ask(t, "nobody", "GET", "/language?to=ja&next=%2Fcodes", nil, "Referer", "https://evil.example/codes?q=x").to(t, "/codes")
 	for _, to := range []string{"xx", "", "en-US", "../en", "%00", strings.Repeat("z", 2000)} {
 		r := p.get(t, "nobody", "/language?to="+to)
 		if r.status != 422 || r.cookie("scrip_lang") != nil {

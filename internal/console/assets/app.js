@@ -146,10 +146,27 @@
     ask.showModal();
     ask.addEventListener("close", () => {
       if (ask.returnValue !== "yes") return;
-      asked = form;
-      form.requestSubmit(submitter?.form ? submitter : undefined);
+      // The part with the form may have been drawn anew meanwhile.
+      const now = form.isConnected ? form : [...document.forms].find((f) => f.dataset.ask && f.getAttribute("action") === form.getAttribute("action"));
+      if (!now) return;
+      asked = now;
+      now.requestSubmit(now === form && submitter?.form ? submitter : undefined);
     }, { once: true });
   }, true);
+
+  // Pressed twice, a form is sent once: the second answer would hide what the first
+  // shows a single time.
+  let sent = { form: null, at: 0 };
+  document.addEventListener("submit", (e) => {
+    if (e.defaultPrevented || e.target.method !== "post") return;
+    if (sent.form === e.target && e.timeStamp - sent.at < 2000) { e.preventDefault(); return; }
+    sent = { form: e.target, at: e.timeStamp };
+  });
+
+  // While an input method composes, nothing is searched for.
+  const searches = (el) => el.closest?.("[hx-get]");
+  document.addEventListener("input", (e) => { if (e.isComposing && searches(e.target)) e.stopPropagation(); }, true);
+  document.addEventListener("compositionend", (e) => { if (searches(e.target)) e.target.dispatchEvent(new Event("input", { bubbles: true })); });
 
   // Ticked rows: a table with data-select has a form, of that id, which is shown
   // while any is ticked. In it data-every stands for so many rows of all pages; to
@@ -183,22 +200,35 @@
     e.target.form.requestSubmit();
   });
 
-  // The palette: arrows choose, Enter goes.
+  // The palette: arrows choose, Enter goes; once what is typed has been looked for.
   const palette = document.getElementById("palette");
+  const wanted = palette?.querySelector("input");
+  let asking = "", shown = null, go = false;
+  const choices = () => [...palette.querySelectorAll("#found a")];
+  const chosen = () => choices().find((a) => a.getAttribute("aria-selected") === "true") ?? choices()[0];
+  palette?.addEventListener("htmx:beforeRequest", () => { asking = wanted.value; });
+  palette?.addEventListener("htmx:afterSwap", () => {
+    shown = asking;
+    if (go && shown === wanted.value) chosen()?.click();
+  });
   palette?.addEventListener("keydown", (e) => {
-    const links = [...palette.querySelectorAll("#found a")];
+    if (e.isComposing) return;
+    go = false;
+    const links = choices();
     const now = links.findIndex((a) => a.getAttribute("aria-selected") === "true");
     const to = (i) => links.forEach((a, j) => { a.setAttribute("aria-selected", String(j === i)); if (j === i) a.scrollIntoView({ block: "nearest" }); });
     if (e.key === "ArrowDown") { to(Math.min(now + 1, links.length - 1)); e.preventDefault(); }
     if (e.key === "ArrowUp") { to(Math.max(now - 1, 0)); e.preventDefault(); }
-    if (e.key === "Enter" && links.length) { (links[now] || links[0]).click(); e.preventDefault(); }
+    if (e.key !== "Enter") return;
+    e.preventDefault();
+    if (shown === wanted.value) chosen()?.click(); else go = true;
   });
 
   // Keys, outside of fields.
   let went = 0;
   document.addEventListener("keydown", (e) => {
     if ((e.metaKey || e.ctrlKey) && e.key.toLowerCase() === "k" && palette) { e.preventDefault(); open("palette"); return; }
-    if (e.metaKey || e.ctrlKey || e.altKey || e.target.matches?.("input, textarea, select, [contenteditable]") || document.querySelector("dialog[open]")) return;
+    if (e.metaKey || e.ctrlKey || e.altKey || e.target.matches?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]") || document.querySelector("dialog[open]")) return;
     if (document.querySelector("[data-own-keys]")) return;
     if (Date.now() - went < 1000) {
       const to = { o: "/", c: "/codes", m: "/machines", u: "/users", l: "/ledger", s: "/settings" }[e.key];
