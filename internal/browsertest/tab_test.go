@@ -196,6 +196,13 @@ func (t *tab) signIn(token, next string) {
 	t.follow(`main form button`)
 }
 
+// back goes back in the history, and waits.
+func (t *tab) back(until string) {
+	t.Helper()
+	eval[bool](t, `setTimeout(() => history.back()) > 0`)
+	t.until(until)
+}
+
 func (t *tab) click(css string) {
 	t.Helper()
 	t.do(chromedp.Click(chromedp.CSS(css), chromedp.NodeVisible))
