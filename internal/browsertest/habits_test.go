@@ -69,6 +69,16 @@ func TestHabits(t *testing.T) {
 	b.click(`#ask button[value=yes]`)
 	b.until(`document.querySelectorAll(".pickups form").length == 1`)
 
+	// A tab that nobody sees holds no connection, and is up to date when it is seen.
+	see := func(hidden bool) {
+		eval[bool](b, fmt.Sprintf(`Object.defineProperty(document, "hidden", { value: %t, configurable: true }) && document.dispatchEvent(new Event("visibilitychange"))`, hidden))
+	}
+	see(true)
+	b.until(`performance.getEntriesByType("resource").some((r) => r.name.includes("/events"))`) // it has ended
+	p.api("POST", "/api/v1/machines/"+machineNo+"/pickup-codes", `{"product_id":3,"quantity":1}`)
+	see(false)
+	b.until(`document.querySelectorAll(".pickups form").length == 2`)
+
 	// Pressed twice: what is shown once is shown.
 	b.open("/users/new")
 	b.fill(`input[name=username]`, "twice")

@@ -241,6 +241,47 @@
     if (e.key === "/") { const search = document.querySelector("[data-search]"); if (search) { e.preventDefault(); search.focus(); } }
   });
 
+  // What is live is so only while it can be seen: over plain HTTP a browser has six
+  // connections to a server for all its tabs, and each stream holds one.
+  class Stream {
+    #source = null;
+    #listeners = [];
+    #look = () => (document.hidden ? this.#leave() : this.#join());
+    constructor(url) {
+      this.url = url;
+      document.addEventListener("visibilitychange", this.#look);
+      this.#look();
+    }
+    #join() {
+      if (this.#source) return;
+      const source = this.#source = new EventSource(this.url);
+      source.onopen = (e) => this.onopen?.(e);
+      source.onerror = (e) => {
+        this.readyState = source.readyState;
+        if (source.readyState === EventSource.CLOSED) this.close(); // htmx makes another
+        this.onerror?.(e);
+      };
+      this.#listeners.forEach((l) => source.addEventListener(...l));
+    }
+    #leave() {
+      this.#source?.close();
+      this.#source = null;
+    }
+    addEventListener(...listener) {
+      this.#listeners.push(listener);
+      this.#source?.addEventListener(...listener);
+    }
+    removeEventListener(name, does) {
+      this.#listeners = this.#listeners.filter((l) => l[0] !== name || l[1] !== does);
+      this.#source?.removeEventListener(name, does);
+    }
+    close() {
+      document.removeEventListener("visibilitychange", this.#look);
+      this.#leave();
+    }
+  }
+  htmx.createEventSource = (url) => new Stream(url);
+
   // htmx.
   document.addEventListener("htmx:load", (e) => dress(e.target));
   document.addEventListener("htmx:afterSwap", (e) => dress(e.target));
