@@ -156,11 +156,11 @@
 
   // Pressed twice, a form is sent once: the second answer would hide what the first
   // shows a single time.
-  let sent = { form: null, at: 0 };
+  let sent = { form: null, by: null, at: 0 };
   document.addEventListener("submit", (e) => {
     if (e.defaultPrevented || e.target.method !== "post") return;
-    if (sent.form === e.target && e.timeStamp - sent.at < 2000) { e.preventDefault(); return; }
-    sent = { form: e.target, at: e.timeStamp };
+    if (sent.form === e.target && sent.by === e.submitter && e.timeStamp - sent.at < 2000) { e.preventDefault(); return; }
+    sent = { form: e.target, by: e.submitter, at: e.timeStamp };
   });
 
   // While an input method composes, nothing is searched for.
