@@ -39,17 +39,19 @@ func TestHabits(t *testing.T) {
 
 	// An input method: nothing is asked before the text is composed.
 	b.open("/codes")
-	eval[bool](b, `(() => {
+	if told := eval[int](b, `(() => {
 		const q = document.querySelector("input[name=q]");
+		let told = 0; // how often the form, which asks, hears that there is something to ask for
+		q.form.addEventListener("input", () => { told++; });
 		q.value = "xin nian";
 		q.dispatchEvent(new InputEvent("input", { bubbles: true, isComposing: true }));
-		setTimeout(() => { // longer than the list waits for more
-			q.value = "新年";
-			q.dispatchEvent(new InputEvent("input", { bubbles: true, isComposing: true }));
-			q.dispatchEvent(new CompositionEvent("compositionend", { bubbles: true }));
-		}, 600);
-		return true;
-	})()`)
+		q.value = "新年";
+		q.dispatchEvent(new InputEvent("input", { bubbles: true, isComposing: true }));
+		q.dispatchEvent(new CompositionEvent("compositionend", { bubbles: true }));
+		return told;
+	})()`); told != 1 {
+		t.Errorf("the form was told %d times", told)
+	}
 	b.until(`decodeURIComponent(location.search) == "?q=新年"`)
 	if asked := eval[int](b, `performance.getEntriesByType("resource").filter((r) => r.name.includes("/codes?")).length`); asked != 1 {
 		t.Errorf("the list was asked for %d times", asked)
@@ -63,7 +65,7 @@ func TestHabits(t *testing.T) {
 
 	// A question that stands while the part that asked is drawn anew.
 	b.open("/machines/" + machineNo)
-	eval[bool](b, `document.querySelector(".pickups form button").click() || true`) // at once: it is drawn anew when it likes
+	b.touch(`.pickups form button`)
 	b.until(`document.getElementById("ask").open`)
 	p.api("POST", "/api/v1/machines/"+machineNo+"/pickup-codes", `{"product_id":2,"quantity":1}`)
 	b.until(`document.querySelectorAll(".pickups form").length == 2`)

@@ -122,7 +122,7 @@ func (t *tab) addMachine(no string) {
 func (t *tab) makePickup(no string) {
 	t.Helper()
 	t.open("/machines/" + no)
-	t.click(`.slot`)
+	t.touch(`.slot`)
 	t.until(`document.querySelector("#make[open] form button.main")`)
 	t.click(`#make form button.main`)
 	t.until(`document.querySelector("[id^=pickup-] .digits")`)

@@ -208,6 +208,14 @@ func (t *tab) click(css string) {
 	t.do(chromedp.Click(chromedp.CSS(css), chromedp.NodeVisible))
 }
 
+// touch is click for a part that is drawn anew when it likes: between finding a node
+// and clicking on it, it may be another.
+func (t *tab) touch(css string) {
+	t.Helper()
+	t.until(fmt.Sprintf(`document.querySelector(%q)`, css))
+	t.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`document.querySelector(%q).click()`, css)))
+}
+
 // follow clicks what leads to another page, and waits for that.
 func (t *tab) follow(css string) {
 	t.Helper()

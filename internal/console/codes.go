@@ -145,8 +145,7 @@ func (s *server) codes(v *visit) error {
 		return err
 	}
 	if v.isHTMX() {
-		v.w.Header().Set("HX-Push-Url", list.Filter.Link())
-		return v.part("codes", "rows", list)
+		return v.partAt(list.Filter.Link(), "codes", "rows", list)
 	}
 	if list.Batches, _, err = s.Redemptions.Batches(v.ctx(), v.actor(), "", 0, batchesSize); err != nil {
 		return err
@@ -609,8 +608,7 @@ func (s *server) batches(v *visit) error {
 	}
 	data := map[string]any{"Query": query, "Rows": list, "Older": older}
 	if v.isHTMX() {
-		v.w.Header().Set("HX-Push-Url", here)
-		return v.part("batches", "rows", data)
+		return v.partAt(here, "batches", "rows", data)
 	}
 	return v.page(http.StatusOK, "batches", "codes", data)
 }

@@ -148,8 +148,7 @@ func (s *server) ledgerPage(v *visit) error {
 		}
 	}
 	if v.isHTMX() {
-		v.w.Header().Set("HX-Push-Url", at("/ledger", set))
-		return v.part("ledger", "list", p)
+		return v.partAt(at("/ledger", set), "ledger", "list", p)
 	}
 	if p.Verification, err = s.verification(v); err != nil {
 		return err

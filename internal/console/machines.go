@@ -114,8 +114,7 @@ func (s *server) machines(v *visit) error {
 	}
 	if v.isHTMX() {
 		m.Sent = true
-		v.w.Header().Set("HX-Push-Url", "/machines"+f.query())
-		return v.part("machines", "list", m)
+		return v.partAt("/machines"+f.query(), "machines", "list", m)
 	}
 	return v.page(http.StatusOK, "machines", "machines", m)
 }

@@ -200,6 +200,12 @@ func (v *visit) part(name, part string, data any) error {
 	return v.execute(http.StatusOK, name, part, data)
 }
 
+// partAt is part for a list that is narrowed down, whose address the browser then has.
+func (v *visit) partAt(address, name, part string, data any) error {
+	v.w.Header().Set("HX-Push-Url", address)
+	return v.part(name, part, data)
+}
+
 func (v *visit) execute(status int, name, part string, data any) error {
 	set, err := v.s.pages.of(v.lang, name)
 	if err != nil {

@@ -61,8 +61,7 @@ func (s *server) usersPage(v *visit) error {
 		set.Del("before")
 	}
 	if v.isHTMX() {
-		v.w.Header().Set("HX-Push-Url", at("/users", set))
-		return v.part("users", "list", p)
+		return v.partAt(at("/users", set), "users", "list", p)
 	}
 	return v.page(http.StatusOK, "users", "users", p)
 }

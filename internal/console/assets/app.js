@@ -171,7 +171,7 @@
   // Ticked rows: a table with data-select has a form, of that id, which is shown
   // while any is ticked. In it data-every stands for so many rows of all pages; to
   // tick or not to tick one of them alone takes that back.
-  const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
+  const grouped = (n) => Number(n).toLocaleString("en");
   const ticked = (table) => {
     const boxes = [...table.querySelectorAll("tbody input[type=checkbox]")];
     const n = boxes.filter((b) => b.checked).length;
